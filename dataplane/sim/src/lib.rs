@@ -1,0 +1,2 @@
+//! dataplane/sim
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! hugepages
+#![forbid(unsafe_code)]
