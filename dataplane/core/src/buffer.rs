@@ -175,7 +175,11 @@ pub struct HeapPool {
 impl HeapPool {
     /// A pool that hands out `count` buffers of `capacity` bytes.
     pub fn new(count: usize, capacity: usize) -> Self {
-        Self { headroom: crate::limits::HEADROOM, capacity, left: count }
+        Self {
+            headroom: crate::limits::HEADROOM,
+            capacity,
+            left: count,
+        }
     }
 }
 
