@@ -1,0 +1,198 @@
+"""A shardgate gateway in its namespace: configuration, process, statistics."""
+
+import base64
+import contextlib
+import copy
+import http.client
+import json
+import os
+import pathlib
+import socket
+import time
+
+from .process import LabError, run, socket_within
+
+STATS_PORT = 9460
+LISTEN_PORT = 4600
+PLACEMENTS = ("inline", "lcores")
+
+
+def as_toml(settings):
+    """Writes nested dictionaries as TOML; a list of dictionaries is an array of tables."""
+    return "\n".join(_tables(settings, ())) + "\n"
+
+
+def _tables(table, path):
+    plain = {k: v for k, v in table.items() if not _is_table(v)}
+    for key, value in plain.items():
+        yield f"{key} = {_value(value)}"
+    for key, value in table.items():
+        if not _is_table(value):
+            continue
+        name = ".".join((*path, key))
+        for item in value if isinstance(value, list) else [value]:
+            yield ""
+            yield f"[[{name}]]" if isinstance(value, list) else f"[{name}]"
+            yield from _tables(item, (*path, key))
+
+
+def _is_table(value):
+    return isinstance(value, dict) or (
+        isinstance(value, list) and value != [] and isinstance(value[0], dict)
+    )
+
+
+def _value(value):
+    # JSON's strings, numbers, booleans and arrays of them are TOML's.
+    return json.dumps(value)
+
+
+def parse_setting(text):
+    """`section.key=value` as ((section, key), value); a value that is not JSON is a string."""
+    name, found, value = text.partition("=")
+    path = tuple(name.split("."))
+    if not found or len(path) != 2 or not all(path):
+        raise LabError(f"'{text}' is not section.key=value")
+    with contextlib.suppress(json.JSONDecodeError):
+        value = json.loads(value)
+    return path, value
+
+
+def make_keys(lab, node):
+    """A key pair made by the program itself; returns (private key file, public key)."""
+    private = lab.directory / f"{node}.key"
+    if not private.exists():
+        run(lab.binary, "keygen", "--out", private)
+    return private, run(lab.binary, "pubkey", private).stdout.strip()
+
+
+def make_preshared_key(lab, name="preshared.key"):
+    path = lab.directory / name
+    if not path.exists():
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+            file.write(base64.b64encode(os.urandom(32)) + b"\n")
+    return path
+
+
+class Gateway:
+    """One of the two gateways, `a` or `b`."""
+
+    def __init__(self, lab, side, *, placement="inline", hugepages=True, settings=()):
+        self.lab = lab
+        self.side = side
+        self.node = f"{lab.name}-gw-{side}"
+        self.namespace = lab.namespace(f"gw-{side}")
+        self.process = None
+        self.configuration = self._configuration(placement, hugepages)
+        for (section, key), value in settings:
+            self.configuration.setdefault(section, {})[key] = value
+
+    def _configuration(self, placement, hugepages):
+        other = "b" if self.side == "a" else "a"
+        private, _ = make_keys(self.lab, self.node)
+        _, peer_key = make_keys(self.lab, f"{self.lab.name}-gw-{other}")
+        path = {
+            "name": "wan",
+            "port": "wan0",
+            "remote": f"{self.lab.wan_address(other)}:{LISTEN_PORT}",
+        }
+        return {
+            "node": {"name": self.node, "private_key_file": str(private)},
+            "dpdk": {"hugepages": "required" if hugepages else "off"},
+            "pipeline": {"crypto": placement},
+            "port": [
+                {
+                    "name": "lan0",
+                    "device": "net_af_packet0,iface=lan0",
+                    "role": "lan",
+                    "mtu": self.lab.lan_mtu,
+                },
+                {
+                    "name": "wan0",
+                    "device": "net_af_packet1,iface=wan0",
+                    "role": "wan",
+                    "mtu": self.lab.wan_mtu,
+                    "address": f"{self.lab.wan_address(self.side)}/24",
+                },
+            ],
+            "peer": [
+                {
+                    "name": f"{self.lab.name}-gw-{other}",
+                    "public_key": peer_key,
+                    "preshared_key_file": str(make_preshared_key(self.lab)),
+                    "lan": "lan0",
+                    "path": [path],
+                }
+            ],
+            "tunnel": {"listen_port": LISTEN_PORT},
+            "stats": {"listen": f"127.0.0.1:{STATS_PORT}"},
+        }
+
+    @property
+    def file(self):
+        return self.lab.directory / f"{self.node}.toml"
+
+    def start(self):
+        """Starts the process and waits until it says that it is healthy."""
+        self.file.write_text(as_toml(self.configuration))
+        self.process = self.lab.start(
+            f"gw-{self.side}", (self.lab.binary, "run", "--config", self.file), f"gw-{self.side}"
+        )
+        self.process.wait_until(self.healthy, "healthy")
+        self.lab.remember_files_of(self.process)
+
+    def stop(self):
+        """SIGTERM; returns the final report that it prints."""
+        started = time.monotonic()
+        already = self.process.output()
+        exit_code = self.lab.stop(self.process)
+        if exit_code != 0:
+            raise LabError(f"gw-{self.side} ended with {exit_code}:\n{self.process.tail()}")
+        printed = self.process.output()[len(already) :]
+        try:
+            report = json.loads(printed)
+        except json.JSONDecodeError as error:
+            raise LabError(f"gw-{self.side}: its last words are not JSON: {error}") from error
+        report["stopped_in_s"] = time.monotonic() - started
+        return report
+
+    def kill(self):
+        """SIGKILL: a crash."""
+        self.lab.kill(self.process)
+
+    def get(self, path):
+        """GET from the stats endpoint, which listens inside the namespace; (status, body)."""
+        connection = http.client.HTTPConnection("127.0.0.1", STATS_PORT, timeout=5)
+        connection.sock = socket_within(self.namespace, socket.AF_INET, socket.SOCK_STREAM)
+        connection.sock.settimeout(5)
+        with contextlib.closing(connection):
+            connection.sock.connect(("127.0.0.1", STATS_PORT))
+            connection.request("GET", path, headers={"Connection": "close"})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+    def healthy(self):
+        try:
+            return self.get("/healthz")[0] == 200
+        except OSError:
+            return False
+
+    def stats(self):
+        """The whole statistics document."""
+        status, body = self.get("/stats")
+        if status != 200:
+            raise LabError(f"gw-{self.side}: GET /stats answered {status}")
+        return json.loads(body)
+
+    def resident_kib(self):
+        for line in pathlib.Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1])
+        raise LabError(f"gw-{self.side} has no resident memory")
+
+    def with_peer_key(self, public_key):
+        """The same gateway that expects another peer; for tests of wrong keys."""
+        changed = copy.copy(self)
+        changed.configuration = copy.deepcopy(self.configuration)
+        changed.configuration["peer"][0]["public_key"] = public_key
+        return changed

@@ -1,0 +1,430 @@
+"""The five namespaces, what runs in them, and the certainty that nothing stays behind."""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import secrets
+import shutil
+import signal
+import sys
+import time
+
+from . import wan
+from .gateway import Gateway
+from .machine import LABS, Machine
+from .measure import reaches
+from .process import LabError, Process, alive, end, run, say, started_at, within
+
+NODES = ("host-a", "gw-a", "wan", "gw-b", "host-b")
+# (namespace, interface, namespace, interface, which network)
+LINKS = (
+    ("host-a", "lan0", "gw-a", "lan0", "lan"),
+    ("gw-a", "wan0", "wan", wan.LEFT, "wan"),
+    ("wan", wan.RIGHT, "gw-b", "wan0", "wan"),
+    ("gw-b", "lan0", "host-b", "lan0", "lan"),
+)
+OFFLOADS = ("rx", "off", "tx", "off", "sg", "off", "tso", "off", "gso", "off", "gro", "off")
+TCP_BUFFER_BYTES = 64 << 20
+WIREGUARD_MTU = 1420
+WIREGUARD_PORT = 51820
+WIREGUARD_SOCKETS = pathlib.Path("/run/wireguard")
+# Three processes (two gateways, the emulator); the pools of each fit in this.
+HUGEPAGES_MIB_PER_PROCESS = 384
+
+
+def default_binary():
+    """Where cargo puts the program, unless SHARDGATE names it."""
+    root = pathlib.Path(__file__).resolve().parents[2]
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", root / "target"))
+    return pathlib.Path(os.environ.get("SHARDGATE", target / "release" / "shardgate"))
+
+
+class Tunnel:
+    """Two running gateways."""
+
+    def __init__(self, a, b, target):
+        self.a = a
+        self.b = b
+        self.target = target
+
+    @property
+    def both(self):
+        return (self.a, self.b)
+
+
+class Lab:
+    """Use it in a `with` block: leaving the block takes everything down.
+
+    Traffic goes by `plain()`, `wireguard()` or `shardgate()`, each a context that yields what the
+    far host is to be addressed by (for shardgate, a `Tunnel`).
+    """
+
+    def __init__(
+        self,
+        *,
+        path=None,
+        lan_mtu=1500,
+        wan_mtu=1500,
+        hugepages="auto",
+        binary=None,
+        name=None,
+        orphan=False,
+    ):
+        self.name = name or f"sg{secrets.token_hex(2)}"
+        if not re.fullmatch(r"[a-z][a-z0-9-]{0,10}", self.name):
+            raise LabError(f"'{self.name}': a lab's name is up to 11 of a-z, 0-9 and -")
+        self.path = path
+        self.lan_mtu = lan_mtu
+        self.wan_mtu = wan_mtu
+        self.hugepages = hugepages
+        self.binary = pathlib.Path(binary or default_binary())
+        self.directory = LABS / self.name
+        self.orphan = orphan
+        self.wan = None
+        self._processes = []
+        self._namespaces = []
+        self._files = []
+        self._machine = Machine(self.name, os.getpid())
+
+    # Coming and going
+
+    def __enter__(self):
+        if os.geteuid() != 0:
+            raise LabError("the lab makes network namespaces: run it as root")
+        if self.path and not self.binary.exists():
+            raise LabError(f"{self.binary} is missing: cargo build --release -p shardgate")
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _leave)
+        try:
+            self._make()
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if kind is not None and not issubclass(kind, (SystemExit, KeyboardInterrupt)):
+            self._show_logs()
+        # Nothing may interrupt taking down; a second Ctrl-C least of all.
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+        try:
+            for process in reversed(self._processes):
+                process.stop()
+            take_down(self.directory)
+            self._machine.release()
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+
+    def _make(self):
+        LABS.mkdir(mode=0o700, exist_ok=True)
+        try:
+            self.directory.mkdir(mode=0o700)
+        except FileExistsError:
+            raise LabError(f"a lab named {self.name} exists: scripts/lab down {self.name}") from None
+        self._write_state()
+        self._claim_machine()
+        for node in NODES:
+            self._namespaces.append(self.namespace(node))
+            self._write_state()
+            run("ip", "netns", "add", self.namespace(node))
+            self.inside(node, "sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
+            self.inside(node, "ip", "link", "set", "lo", "up")
+        for link in LINKS:
+            self._make_link(*link)
+        for side, far in (("a", "b"), ("b", "a")):
+            host = f"host-{side}"
+            self.inside(host, "ip", "address", "add", f"{self.flat(side)}/24", "dev", "lan0")
+            self.inside(host, "ip", "address", "add", f"{self.routed(side)}/24", "dev", "lan0")
+            self.inside(
+                host, "ip", "route", "add", f"{self.routed_net(far)}/24",
+                "via", self.routed_gateway(side),
+            )  # fmt: skip
+            for name in ("rmem", "wmem"):
+                self.inside(
+                    host, "sysctl", "-qw", f"net.ipv4.tcp_{name}=4096 131072 {TCP_BUFFER_BYTES}"
+                )
+        self.set_path(self.path)
+
+    def _claim_machine(self):
+        """Settles whether hugepages are used: afterwards `hugepages` is True or False."""
+        need = 0 if self.hugepages in ("off", False) else 3 * HUGEPAGES_MIB_PER_PROCESS
+        try:
+            self._machine.claim(hugepages_mib=need)
+        except LabError as error:
+            if self.hugepages != "auto":
+                raise
+            say(f"without hugepages: {error}")
+            need = 0
+        self.hugepages = need > 0
+
+    def _make_link(self, left, left_device, right, right_device, network):
+        mtu = self.lan_mtu if network == "lan" else self.wan_mtu
+        run(
+            "ip", "link", "add", left_device, "mtu", mtu, "address", mac(left, left_device),
+            "netns", self.namespace(left), "type", "veth",
+            "peer", "name", right_device, "mtu", mtu, "address", mac(right, right_device),
+            "netns", self.namespace(right),
+        )  # fmt: skip
+        for node, device in ((left, left_device), (right, right_device)):
+            self.inside(node, "ethtool", "-K", device, *OFFLOADS)
+            self.inside(node, "ip", "link", "set", device, "txqueuelen", 10_000, "up")
+
+    def leave_up(self):
+        """Ends this program and leaves the lab as it is; for labs made with `orphan`."""
+        self._write_state()
+        self._machine.keep()
+        sys.stdout.flush()
+        # Not an ordinary exit: that would leave the `with` blocks and take the lab down.
+        os._exit(0)
+
+    def how_to_look(self, *, routed=False):
+        """What somebody may want to do with a lab that stays up."""
+        target = self.routed("b") if routed else self.flat("b")
+        lines = [
+            f"The lab {self.name} is up: host-a reaches host-b at {target}.",
+            f"  scripts/lab enter {self.name} host-a ping {target}",
+        ]
+        if not routed:
+            lines.append(f"  scripts/lab enter {self.name} gw-a {self.binary} stats")
+        lines.append(f"  logs and configuration: {self.directory}")
+        lines.append(f"To take it down: scripts/lab down {self.name}")
+        return "\n".join(lines)
+
+    def _write_state(self):
+        state = {
+            "namespaces": self._namespaces,
+            "processes": [[p.name, p.pid, p.started] for p in self._processes],
+            "files": self._files,
+        }
+        fresh = self.directory / "state.json.new"
+        fresh.write_text(json.dumps(state))
+        fresh.rename(self.directory / "state.json")
+
+    def _show_logs(self):
+        for process in self._processes:
+            say(process.tail())
+
+    # Names and addresses
+
+    def namespace(self, node):
+        return f"{self.name}-{node}"
+
+    @staticmethod
+    def flat(side):
+        """A host's address when the sites are one network (shardgate, layer 2)."""
+        return {"a": "10.80.0.1", "b": "10.80.0.2"}[side]
+
+    @staticmethod
+    def routed(side):
+        """A host's address when the gateways route (plain, wireguard-go)."""
+        return {"a": "10.81.1.2", "b": "10.81.2.2"}[side]
+
+    @staticmethod
+    def routed_gateway(side):
+        return {"a": "10.81.1.1", "b": "10.81.2.1"}[side]
+
+    @staticmethod
+    def routed_net(side):
+        return {"a": "10.81.1.0", "b": "10.81.2.0"}[side]
+
+    @staticmethod
+    def wan_address(side):
+        return {"a": "10.82.0.1", "b": "10.82.0.2"}[side]
+
+    # Running things
+
+    def inside(self, node, *command, **options):
+        """Runs a command to its end inside a node."""
+        return run(*within(self.namespace(node), *command), **options)
+
+    def start(self, name, command, node):
+        """Starts a process inside a node; the lab stops it if nobody else does."""
+        process = Process(
+            name, command, self.directory, namespace=self.namespace(node), orphan=self.orphan
+        )
+        self._processes.append(process)
+        self._write_state()
+        return process
+
+    def stop(self, process):
+        """Stops a process that `start` made; returns its exit code."""
+        exit_code = process.stop()
+        self._forget(process)
+        return exit_code
+
+    def kill(self, process):
+        """SIGKILL, and the files that a killed DPDK process cannot remove itself."""
+        process.child.kill()
+        process.child.wait()
+        self._forget(process)
+
+    def _forget(self, process):
+        self._processes.remove(process)
+        self._write_state()
+
+    def remember_files_of(self, process):
+        """Notes the EAL's files, in case the process is killed and cannot remove them."""
+        self._files = sorted({*self._files, *eal_files(process.pid)})
+        self._write_state()
+
+    def set_path(self, path):
+        """Changes what lies between the gateways; returns the counters of what lay there."""
+        counters = self.wan.stop() if self.wan else None
+        self.path = path
+        self.wan = wan.Emulator(self, path) if path else wan.Bridge(self)
+        self.wan.start()
+        return counters
+
+    def link_counters(self, node, device):
+        """The kernel's counters of an interface, as `ip -s -j link` names them."""
+        done = self.inside(node, "ip", "-s", "-j", "link", "show", "dev", device)
+        return json.loads(done.stdout)[0]["stats64"]
+
+    # Carrying traffic
+
+    @contextlib.contextmanager
+    def _kernel_gateways(self):
+        """The gateways' kernels own addresses and route; yields the stack that undoes it."""
+        with contextlib.ExitStack() as undo:
+            for side in "ab":
+                node = f"gw-{side}"
+                for address, device in (
+                    (self.routed_gateway(side), "lan0"),
+                    (self.wan_address(side), "wan0"),
+                ):
+                    self.inside(node, "ip", "address", "add", f"{address}/24", "dev", device)
+                    undo.callback(self.inside, node, "ip", "address", "flush", "dev", device)
+                self.inside(node, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+                undo.callback(self.inside, node, "sysctl", "-qw", "net.ipv4.ip_forward=0")
+            yield undo
+
+    def _route(self, side, *how):
+        far = "b" if side == "a" else "a"
+        node = f"gw-{side}"
+        self.inside(node, "ip", "route", "replace", f"{self.routed_net(far)}/24", *how)
+
+    @contextlib.contextmanager
+    def plain(self):
+        """No tunnel: the gateways route. Yields host-b's address."""
+        with self._kernel_gateways():
+            self._route("a", "via", self.wan_address("b"))
+            self._route("b", "via", self.wan_address("a"))
+            yield self._reached(self.routed("b"))
+
+    @contextlib.contextmanager
+    def wireguard(self):
+        """wireguard-go between the gateways. Yields host-b's address."""
+        with self._kernel_gateways() as undo:
+            keys = {side: run("wg", "genkey").stdout for side in "ab"}
+            public = {side: run("wg", "pubkey", stdin=keys[side]).stdout.strip() for side in "ab"}
+            for side, far in (("a", "b"), ("b", "a")):
+                node, device = f"gw-{side}", f"{self.name}wg{side}"
+                process = self.start(f"wireguard-{side}", ("wireguard-go", "-f", device), node)
+                undo.callback(self.stop, process)
+                control = WIREGUARD_SOCKETS / f"{device}.sock"
+                self._files.append(str(control))
+                process.wait_until(control.exists, "up")
+                key_file = self.directory / f"wireguard-{side}.key"
+                key_file.touch(mode=0o600)
+                key_file.write_text(keys[side])
+                self.inside(
+                    node, "wg", "set", device, "listen-port", WIREGUARD_PORT,
+                    "private-key", key_file, "peer", public[far], "allowed-ips", "0.0.0.0/0",
+                    "endpoint", f"{self.wan_address(far)}:{WIREGUARD_PORT}",
+                )  # fmt: skip
+                self.inside(node, "ip", "link", "set", device, "mtu", WIREGUARD_MTU, "up")
+                self._route(side, "dev", device)
+            yield self._reached(self.routed("b"))
+
+    @contextlib.contextmanager
+    def shardgate(self, *, placement="inline", settings=(), wait=True):
+        """Two gateways. Yields the `Tunnel`, with traffic flowing unless told not to wait."""
+        gateways = [
+            Gateway(
+                self, side, placement=placement, hugepages=self.hugepages, settings=settings
+            )
+            for side in "ab"
+        ]
+        try:
+            for gateway in gateways:
+                gateway.start()
+            if wait:
+                self._reached(self.flat("b"))
+            yield Tunnel(*gateways, self.flat("b"))
+        finally:
+            for gateway in gateways:
+                if gateway.process and gateway.process in self._processes:
+                    self.stop(gateway.process)
+
+    def _reached(self, target, *, timeout=15.0):
+        """Waits until host-a has an answer from host-b; returns the target."""
+        deadline = time.monotonic() + timeout
+        while not reaches(self.namespace("host-a"), target):
+            if time.monotonic() > deadline:
+                raise LabError(f"host-a does not reach {target} after {timeout:g} s")
+        return target
+
+
+def mac(node, device):
+    """A fixed, locally administered address for each end of each link."""
+    number = NODES.index(node) * 2 + (device in ("wan0", wan.RIGHT))
+    return f"02:53:47:00:00:{number:02x}"
+
+
+def _leave(number, _frame):
+    raise SystemExit(128 + number)
+
+
+def eal_files(pid):
+    """The runtime folder and hugepage files of a DPDK process, as far as /proc shows them."""
+    found = set()
+    paths = []
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                paths.append(os.readlink(entry.path))
+        with open(f"/proc/{pid}/maps", encoding="utf-8") as maps:
+            paths += [line.split(None, 5)[5].strip() for line in maps if "/" in line]
+    for path in paths:
+        parts = pathlib.PurePath(path).parts
+        if path.startswith(("/run/dpdk/", "/var/run/dpdk/")):
+            found.add(str(pathlib.PurePath("/run/dpdk", parts[parts.index("dpdk") + 1])))
+        elif path.startswith("/dev/hugepages/"):
+            found.add(path.removesuffix(" (deleted)"))
+    return found
+
+
+def take_down(directory):
+    """Ends and removes what a lab's state file names; safe to call twice."""
+    state_file = pathlib.Path(directory, "state.json")
+    if not state_file.exists():
+        shutil.rmtree(directory, ignore_errors=True)
+        return
+    state = json.loads(state_file.read_text())
+    for _, pid, started in reversed(state["processes"]):
+        if alive(pid) and started_at(pid) == started:
+            end(pid)
+    for namespace in state["namespaces"]:
+        if not pathlib.Path("/run/netns", namespace).exists():
+            continue
+        # Whoever is still in there was started there by this lab (an iperf3 client, a shell).
+        for pid in run("ip", "netns", "pids", namespace, check=False).stdout.split():
+            end(int(pid))
+        run("ip", "netns", "del", namespace, check=False)
+    for path in state["files"]:
+        if os.path.isdir(path):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            pathlib.Path(path).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        WIREGUARD_SOCKETS.rmdir()
+    shutil.rmtree(directory)
+
+
+def labs():
+    """The names of the labs that are up."""
+    return sorted(path.name for path in LABS.glob("*") if path.is_dir()) if LABS.exists() else []

@@ -1,0 +1,84 @@
+"""Command line options that the lab's programs share."""
+
+import argparse
+import pathlib
+
+from . import wan
+from .gateway import PLACEMENTS, parse_setting
+from .lab import Lab, default_binary
+from .process import LabError
+
+
+def parser(program, text):
+    """A parser that shows the description as it was written."""
+    return argparse.ArgumentParser(
+        prog=program, description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def add_lab_options(options, *, placement=True):
+    """What every program that makes a lab understands."""
+    options.add_argument(
+        "--binary",
+        type=pathlib.Path,
+        default=default_binary(),
+        help="the program to run (default: the release build, or $SHARDGATE)",
+    )
+    options.add_argument("--name", help="the lab's name (default: sg and four random digits)")
+    options.add_argument(
+        "--hugepages",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="reserve hugepages while the lab is up (default: auto, if the machine has room)",
+    )
+    options.add_argument(
+        "--no-hugepages", dest="hugepages", action="store_const", const="off", help="as it says"
+    )
+    if placement:
+        options.add_argument(
+            "--placement",
+            choices=PLACEMENTS,
+            default="inline",
+            help="where the crypto units run (default: inline)",
+        )
+    options.add_argument(
+        "--set",
+        dest="settings",
+        metavar="SECTION.KEY=VALUE",
+        action="append",
+        type=_setting,
+        default=[],
+        help="a setting of both gateways, such as tunnel.ordering=none; may be repeated",
+    )
+
+
+def add_path_options(options, default):
+    """A named path, and each of its properties."""
+    options.add_argument("--path", choices=sorted(wan.PATHS), default=default)
+    for name in ("delay-ms", "jitter-ms", "rate-mbit", "burst"):
+        options.add_argument(f"--{name}", type=float)
+    for name in ("loss", "reorder", "duplicate", "corrupt"):
+        options.add_argument(f"--{name}-percent", type=float)
+    options.add_argument("--queue-frames", type=int)
+    options.add_argument("--seed", type=int)
+
+
+def path_of(arguments):
+    """The path that the options describe."""
+    fields = {name: getattr(arguments, name) for name in wan.Path.__dataclass_fields__}
+    changed = {name: value for name, value in fields.items() if value is not None}
+    return wan.PATHS[arguments.path].but(**changed)
+
+
+def lab_of(arguments, **more):
+    """A lab as the options want it."""
+    return Lab(
+        binary=arguments.binary, name=arguments.name, hugepages=arguments.hugepages, **more
+    )
+
+
+def _setting(text):
+    try:
+        return parse_setting(text)
+    except LabError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
