@@ -217,7 +217,7 @@ fn this_machine_agrees_with_meminfo() {
             .unwrap_or(0)
     };
     let Ok(size) = Hugepages::new().default_size() else {
-        println!("skipped: this kernel has no hugepages");
+        eprintln!("skipped: this kernel has no hugepages");
         return;
     };
     // Somebody else may be changing the pool: look until it held still around our look.
