@@ -144,13 +144,11 @@ class Gateway:
     def stop(self):
         """SIGTERM; returns the final report that it prints."""
         started = time.monotonic()
-        already = self.process.output()
         exit_code = self.lab.stop(self.process)
         if exit_code != 0:
             raise LabError(f"gw-{self.side} ended with {exit_code}:\n{self.process.tail()}")
-        printed = self.process.output()[len(already) :]
         try:
-            report = json.loads(printed)
+            report = json.loads(self.process.output())
         except json.JSONDecodeError as error:
             raise LabError(f"gw-{self.side}: its last words are not JSON: {error}") from error
         report["stopped_in_s"] = time.monotonic() - started

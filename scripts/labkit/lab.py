@@ -106,7 +106,7 @@ class Lab:
 
     def __exit__(self, kind, error, trace):
         if kind is not None and not issubclass(kind, (SystemExit, KeyboardInterrupt)):
-            self._show_logs()
+            self.show_logs()
         # Nothing may interrupt taking down; a second Ctrl-C least of all.
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
@@ -204,7 +204,7 @@ class Lab:
         fresh.write_text(json.dumps(state))
         fresh.rename(self.directory / "state.json")
 
-    def _show_logs(self):
+    def show_logs(self):
         for process in self._processes:
             say(process.tail())
 

@@ -113,10 +113,15 @@ class Process:
 
     def __init__(self, name, command, directory, *, namespace=None, orphan=False, env=None):
         self.name = name
-        self.out = pathlib.Path(directory, f"{name}.out")
-        self.log = pathlib.Path(directory, f"{name}.log")
+        # A process that is started again gets files of its own.
+        stem, again = name, 1
+        while pathlib.Path(directory, f"{stem}.out").exists():
+            again += 1
+            stem = f"{name}-{again}"
+        self.out = pathlib.Path(directory, f"{stem}.out")
+        self.log = pathlib.Path(directory, f"{stem}.log")
         line = within(namespace, *command) if namespace else command
-        with open(self.out, "ab") as out, open(self.log, "ab") as log:
+        with open(self.out, "xb") as out, open(self.log, "xb") as log:
             self.child = subprocess.Popen(
                 [str(word) for word in line],
                 stdin=subprocess.DEVNULL,

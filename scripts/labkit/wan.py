@@ -85,7 +85,7 @@ class Bridge:
         self.namespace = lab.namespace("wan")
 
     def start(self):
-        run(*within(self.namespace, "ip", "link", "add", "wanbr", "type", "bridge"))
+        run(*within(self.namespace, "ip", "link", "add", "wanbr", "type", "bridge", "mcast_snooping", "0"))
         run(*within(self.namespace, "sysctl", "-qw", "net.ipv6.conf.wanbr.disable_ipv6=1"))
         for port in (LEFT, RIGHT):
             run(*within(self.namespace, "ip", "link", "set", port, "master", "wanbr"))
