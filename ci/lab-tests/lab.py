@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The lab itself, without shardgate: it carries traffic, leaves nothing behind, and its judge sees."""
+"""The lab without shardgate: it carries traffic, leaves nothing behind, and its judge sees."""
 
 import json
 import os

@@ -122,7 +122,8 @@ class Stream:
 
     def finish(self, *, timeout=600):
         """Waits for both ends; returns (what was sent, what was received)."""
-        return tuple(_report(self.lab, process, timeout) for process in (self.sender, self.receiver))
+        both = (self.sender, self.receiver)
+        return tuple(_report(self.lab, process, timeout) for process in both)
 
     def stop(self):
         """Stops sending at once, then reads both reports."""
