@@ -79,12 +79,17 @@ pub trait BufferPool {
 }
 
 /// A buffer on the heap, for tests and for the simulator.
-#[derive(Debug)]
 pub struct HeapBuffer {
     memory: Box<[u8]>,
     start: usize,
     end: usize,
     meta: Meta,
+}
+
+impl core::fmt::Debug for HeapBuffer {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "HeapBuffer({} bytes)", self.len())
+    }
 }
 
 impl HeapBuffer {

@@ -1,7 +1,40 @@
 //! The shardgate protocol, pure: no DPDK, no clock, no thread, no socket, no `unsafe`.
+//!
+//! Time, packets and configuration come in as arguments; what is to be sent or delivered goes out
+//! through arguments. The lcores of the dataplane and the simulator run the same types.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`wire`] | what stands on the wire; `wire/SPEC.md` is its specification |
+//! | [`classify`], [`lane`], [`mss`] | from a frame to its lane; clamping TCP's segment size |
+//! | [`sender`] | the packet aggregator: frames of a burst become an aggregate, that becomes n shards |
+//! | [`seal`] | the right to use a nonce, and the states of a shard as types |
+//! | [`receiver`] | the predictive buffer: replay window, placing, frames, lanes, holes |
+//! | [`predict`] | the [`Predictor`](predict::Predictor) trait and the fixed policy |
+//! | [`buffer`], [`time`], [`seq`] | packet memory, time and wrapping numbers as values |
+//! | [`limits`], [`drop_reason`] | every bound with its reason; every way to die with its name |
+//!
+//! A frame's way: [`classify::classify`] → [`sender::StreamSender`] → [`seal::Unsealed`] → a
+//! crypto unit → the WAN → [`seal::Received`] → a crypto unit → [`seal::Opened`] →
+//! [`receiver::PredictiveBuffer`] → the LAN.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
 pub mod buffer;
+pub mod classify;
+pub mod drop_reason;
+pub mod lane;
 pub mod limits;
+pub mod mss;
+pub mod predict;
+pub mod receiver;
+pub mod seal;
+pub mod sender;
+pub mod seq;
 pub mod time;
+pub mod wire;
+
+/// Which of `owners` lcores receives a peer's stream.
+pub fn owner(peer: u16, stream: u8, owners: usize) -> usize {
+    (usize::from(peer) + usize::from(stream)) % owners.max(1)
+}

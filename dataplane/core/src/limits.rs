@@ -23,3 +23,50 @@ pub const SEALS_MAX: u64 = 1 << 32;
 
 /// A fresh handshake begins after this many seals.
 pub const REKEY_AFTER_SEALS: u64 = 1 << 30;
+
+/// Most shards of one aggregate: n. Bounds every walk over an aggregate's shards.
+pub const SHARDS_MAX: usize = 64;
+
+/// Most frames of one aggregate: two rx bursts.
+pub const AGGREGATE_FRAMES_MAX: usize = 64;
+
+/// Fixed limits on n never cut payloads below this: headers would outweigh what they carry.
+pub const SHARD_PAYLOAD_MIN: usize = 256;
+
+/// Longest frame: a jumbo packet of 9,000 bytes with an Ethernet header and two VLAN tags.
+pub const FRAME_MAX: usize = 9_022;
+
+/// Shortest frame: an Ethernet header.
+pub const FRAME_MIN: usize = 14;
+
+/// Paths of a peer, per direction; the arrays that follow a path id have this length.
+pub const PATHS_MAX: usize = 8;
+
+/// Streams of a peer, per direction: one per rx lcore.
+pub const STREAMS_MAX: usize = 16;
+
+/// Path numbers behind the newest that are still told apart: 0.6 s at 100,000 shards a second.
+pub const REPLAY_WINDOW: usize = 1 << 16;
+
+/// Sequence numbers behind the newest of which it is known whether they were placed. A jump ahead
+/// by more is a new start for holes; nothing waits over such a gap.
+pub const REASSEMBLY_WINDOW: usize = 1 << 16;
+
+/// Shards that finish out of order in the crypto units are this close; a hole that is filled
+/// within it is the units' doing, not the path's.
+pub const UNIT_GRACE: Duration = Duration::from_micros(50);
+
+/// A frame whose missing shards are this late, after the hold of its lane, is given up.
+pub const REASSEMBLY_GRACE: Duration = Duration::from_millis(150);
+
+/// Longest hold: below Linux's minimum retransmission timeout of 200 ms.
+pub const HOLD_MAX: Duration = Duration::from_millis(150);
+
+const _: () = {
+    assert!(REASSEMBLY_WINDOW.is_power_of_two() && REPLAY_WINDOW.is_power_of_two());
+    assert!(SHARD_PAYLOAD_MIN * SHARDS_MAX >= FRAME_MAX + crate::wire::frame::FRAME_HEADER_LEN);
+    assert!(
+        crate::wire::OVERHEAD_IPV6 + crate::wire::outer::ETHERNET_LEN
+            <= HEADROOM + crate::wire::header::TAG_LEN
+    );
+};

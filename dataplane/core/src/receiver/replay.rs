@@ -1,0 +1,110 @@
+//! The replay window: which path numbers were seen (RFC 4303 §3.4.3, RFC 6479's ring of words).
+
+use crate::drop_reason::DropReason;
+use crate::limits::REPLAY_WINDOW;
+
+const WORD_BITS: u64 = 64;
+/// One word more than the window, so that the word being filled is never part of it.
+const WORDS: usize = REPLAY_WINDOW / WORD_BITS as usize * 2;
+
+/// Seen path numbers of one (kind, stream, path).
+pub struct ReplayWindow {
+    words: Box<[u64; WORDS]>,
+    /// One above the newest number seen.
+    next: u64,
+}
+
+impl Default for ReplayWindow {
+    fn default() -> Self {
+        Self {
+            words: Box::new([0; WORDS]),
+            next: 0,
+        }
+    }
+}
+
+impl ReplayWindow {
+    /// Notes an authenticated number.
+    ///
+    /// # Errors
+    /// [`DropReason::Replayed`] if it was seen, [`DropReason::TooOld`] if it lies
+    /// [`REPLAY_WINDOW`] or more behind the newest.
+    #[inline]
+    pub fn accept(&mut self, number: u64) -> Result<(), DropReason> {
+        let word = |number: u64| (number / WORD_BITS) as usize % WORDS;
+        if number >= self.next {
+            // Clear the words between the newest and this one, all of them at the most.
+            let newest = self
+                .next
+                .checked_sub(1)
+                .map_or(0, |newest| newest / WORD_BITS + 1);
+            let last = number / WORD_BITS;
+            let first = newest.max(last.saturating_sub(WORDS as u64 - 1));
+            for index in first..=last {
+                self.words[index as usize % WORDS] = 0;
+            }
+            self.next = number.saturating_add(1);
+        } else if self.next - number > REPLAY_WINDOW as u64 {
+            return Err(DropReason::TooOld);
+        }
+        let bit = 1 << (number % WORD_BITS);
+        let seen = &mut self.words[word(number)];
+        if *seen & bit != 0 {
+            return Err(DropReason::Replayed);
+        }
+        *seen |= bit;
+        Ok(())
+    }
+
+    /// Forgets everything: a new incarnation of the peer.
+    pub fn reset(&mut self) {
+        self.words.fill(0);
+        self.next = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn edges_of_the_window() {
+        let mut window = ReplayWindow::default();
+        let newest = 10 * REPLAY_WINDOW as u64;
+        assert_eq!(window.accept(newest), Ok(()));
+        assert_eq!(window.accept(newest), Err(DropReason::Replayed));
+        let oldest = newest + 1 - REPLAY_WINDOW as u64;
+        assert_eq!(window.accept(oldest), Ok(()));
+        assert_eq!(window.accept(oldest), Err(DropReason::Replayed));
+        assert_eq!(window.accept(oldest - 1), Err(DropReason::TooOld));
+        window.reset();
+        assert_eq!(window.accept(newest), Ok(()));
+        assert_eq!(window.accept(u64::MAX), Ok(()));
+        assert_eq!(window.accept(u64::MAX), Err(DropReason::Replayed));
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_set_of_all_numbers(steps in prop::collection::vec((0u64..200_000, any::<bool>()), 1..400)) {
+            let mut window = ReplayWindow::default();
+            let mut seen = HashSet::new();
+            let mut newest = 0u64;
+            for (step, ahead) in steps {
+                let number = if ahead { newest + step } else { newest.saturating_sub(step) };
+                newest = newest.max(number);
+                let expected = if newest - number >= REPLAY_WINDOW as u64 {
+                    Err(DropReason::TooOld)
+                } else if seen.insert(number) {
+                    Ok(())
+                } else {
+                    Err(DropReason::Replayed)
+                };
+                prop_assert_eq!(window.accept(number), expected);
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What is known of each of the last [`REASSEMBLY_WINDOW`] sequence numbers.
+
+use crate::lane::CLASSES;
+use crate::limits::REASSEMBLY_WINDOW;
+use crate::seq::Seq;
+use crate::time::Time;
+
+/// A shard that was placed, as far as its neighbours need to know it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Placed {
+    pub shard_id: u8,
+    pub shard_count: u8,
+    /// Offset of the first frame that starts in the payload, or none.
+    pub first_frame: Option<u16>,
+    /// Offset of the header of a frame that goes on in the next shard, not yet assembled.
+    pub open_tail: Option<u16>,
+    /// Whether the payload begins with bytes of a frame that is not yet assembled.
+    pub open_head: bool,
+    /// Whether whole frames in the payload are still to be copied out.
+    pub unread: bool,
+}
+
+/// A hole and what was decided about it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OpenHole {
+    pub opened_at: Time,
+    pub gap: u32,
+    pub path: u8,
+    /// Until when it holds frames of each class.
+    pub release_at: [Time; CLASSES],
+}
+
+pub(super) enum State {
+    /// Nothing is known: not seen, and no evidence that it is missing.
+    Unknown,
+    /// Known to be missing.
+    Hole(OpenHole),
+    /// It arrived.
+    Placed(Placed),
+}
+
+pub(super) struct Slot<B> {
+    seq: Seq,
+    pub state: State,
+    /// The shard, as long as a frame needs bytes of it.
+    pub kept: Option<B>,
+}
+
+/// A ring of slots, one for each sequence number of the window.
+pub(super) struct Slots<B>(Box<[Slot<B>]>);
+
+impl<B> Slots<B> {
+    pub(super) fn new() -> Self {
+        // No slot stands for sequence number 0 before it was claimed.
+        Self(
+            (0..REASSEMBLY_WINDOW as u32)
+                .map(|index| Slot {
+                    seq: Seq(!index),
+                    state: State::Unknown,
+                    kept: None,
+                })
+                .collect(),
+        )
+    }
+
+    fn index(seq: Seq) -> usize {
+        seq.0 as usize % REASSEMBLY_WINDOW
+    }
+
+    /// The slot of `seq`, if it was claimed for it.
+    #[inline]
+    pub(super) fn get(&self, seq: Seq) -> Option<&Slot<B>> {
+        self.0.get(Self::index(seq)).filter(|slot| slot.seq == seq)
+    }
+
+    /// The slot of `seq`, if it was claimed for it.
+    #[inline]
+    pub(super) fn get_mut(&mut self, seq: Seq) -> Option<&mut Slot<B>> {
+        self.0
+            .get_mut(Self::index(seq))
+            .filter(|slot| slot.seq == seq)
+    }
+
+    /// Makes the slot stand for `seq`; what it stood for before is forgotten, and a shard it kept
+    /// is returned.
+    #[inline]
+    pub(super) fn claim(&mut self, seq: Seq) -> (&mut Slot<B>, Option<B>) {
+        let slot = &mut self.0[Self::index(seq)];
+        let mut kept = None;
+        if slot.seq != seq {
+            kept = slot.kept.take();
+            slot.seq = seq;
+            slot.state = State::Unknown;
+        }
+        (slot, kept)
+    }
+
+    /// Forgets everything.
+    pub(super) fn reset(&mut self) {
+        for (index, slot) in self.0.iter_mut().enumerate() {
+            *slot = Slot {
+                seq: Seq(!(index as u32)),
+                state: State::Unknown,
+                kept: None,
+            };
+        }
+    }
+}

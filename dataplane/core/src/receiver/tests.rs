@@ -1,0 +1,395 @@
+use std::collections::{HashMap, HashSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::buffer::{HeapBuffer, HeapPool};
+use crate::predict::Fixed;
+use crate::seal::tests::TestAead;
+use crate::seal::{Received, SealBudget};
+use crate::sender::{Close, Departure, Refused, SenderConfig, StreamSender};
+
+const HOLD: Duration = Duration::from_millis(20);
+
+fn config() -> ReceiverConfig {
+    ReceiverConfig {
+        paths: 1,
+        ordered: true,
+        hold_bounds: HoldBounds::new(Duration::from_millis(5), HOLD),
+        held_frames_max: 4_096,
+        kept_shards_max: 1_024,
+        checksum: true,
+    }
+}
+
+#[derive(Default)]
+struct Frames(Vec<Vec<u8>>);
+
+impl FrameSink<HeapBuffer> for Frames {
+    fn frame(&mut self, frame: HeapBuffer) {
+        self.0.push(frame.data().to_vec());
+    }
+}
+
+/// A sender and a predictive buffer with the wire in the test's hands.
+struct Tunnel {
+    sender: StreamSender<HeapBuffer>,
+    budget: SealBudget,
+    receiver: PredictiveBuffer<HeapBuffer, Fixed>,
+    pool: HeapPool,
+    out: Frames,
+    aead: TestAead,
+}
+
+impl Tunnel {
+    fn new(config: ReceiverConfig, payload_max: usize) -> Self {
+        let sender = SenderConfig {
+            shards_min: 1,
+            shards_max: 64,
+            payload_max,
+            checksum: true,
+        };
+        Self {
+            sender: StreamSender::new(0, sender),
+            budget: SealBudget::new(1, 0, 1, Time::ZERO),
+            receiver: PredictiveBuffer::new(config, Fixed(Duration::from_secs(1))),
+            pool: HeapPool::new(usize::MAX, 16_384),
+            out: Frames::default(),
+            aead: TestAead::new(9),
+        }
+    }
+
+    /// Sends frames, as one aggregate if they fit one; returns the datagrams.
+    fn send(&mut self, frames: &[(Vec<u8>, Lane)]) -> Vec<Vec<u8>> {
+        let mut datagrams = vec![];
+        for (frame, lane) in frames {
+            let mut offered = self.sender.offer(HeapBuffer::from_bytes(frame), *lane);
+            if let Err(Refused::Full(frame)) = offered {
+                self.close(&mut datagrams);
+                offered = self.sender.offer(frame, *lane);
+            }
+            offered.unwrap();
+        }
+        self.close(&mut datagrams);
+        datagrams
+    }
+
+    fn close(&mut self, datagrams: &mut Vec<Vec<u8>>) {
+        let departure = Departure {
+            now: Time::ZERO,
+            path: 0,
+            budget: &mut self.budget,
+            credit: 64,
+            pool: &mut self.pool,
+        };
+        let outcome = self.sender.close(departure, |shard| {
+            datagrams.push(
+                shard
+                    .seal(&self.aead)
+                    .unwrap()
+                    .into_buffer()
+                    .data()
+                    .to_vec(),
+            );
+        });
+        assert!(matches!(outcome, Close::Sent(_)));
+    }
+
+    fn receive(&mut self, datagram: &[u8], generation: u32, now: Time) {
+        let (received, _) = Received::new(HeapBuffer::from_bytes(datagram)).unwrap();
+        let opened = received.open(&self.aead).unwrap();
+        self.receiver
+            .accept(opened, generation, now, &mut self.pool, &mut self.out);
+    }
+
+    fn poll(&mut self, now: Time) {
+        self.receiver.poll(now, &mut self.out);
+    }
+}
+
+/// A frame that can be told from all others.
+fn frame(number: u32, len: usize) -> Vec<u8> {
+    (0..len.max(14))
+        .map(|i| (number.wrapping_mul(31).wrapping_add(i as u32 * 7)) as u8)
+        .collect::<Vec<_>>()
+        .into_iter()
+        .enumerate()
+        .map(|(i, b)| if i < 4 { number.to_be_bytes()[i] } else { b })
+        .collect()
+}
+
+fn number(frame: &[u8]) -> u32 {
+    u32::from_be_bytes(*frame.first_chunk().unwrap())
+}
+
+fn ms(ms: u64) -> Time {
+    Time(ms * 1_000_000)
+}
+
+#[test]
+fn in_order_frames_leave_at_once() {
+    let mut tunnel = Tunnel::new(config(), 1_414);
+    let frames: Vec<_> = (0..40)
+        .map(|n| (frame(n, 60 + n as usize * 30), Lane(1)))
+        .collect();
+    for datagram in tunnel.send(&frames) {
+        tunnel.receive(&datagram, 1, Time::ZERO);
+    }
+    assert_eq!(
+        tunnel.out.0,
+        frames.iter().map(|(f, _)| f.clone()).collect::<Vec<_>>()
+    );
+    let stats = tunnel.receiver.lane_stats();
+    assert_eq!(
+        (stats.delivered, stats.held, stats.skipped, stats.stragglers),
+        (40, 0, 0, 0)
+    );
+    assert_eq!(
+        (tunnel.receiver.kept(), tunnel.receiver.drops().total()),
+        (0, 0)
+    );
+}
+
+#[test]
+fn a_hole_holds_its_lane_until_the_deadline_and_other_lanes_not_at_all() {
+    let mut tunnel = Tunnel::new(config(), 1_414);
+    let lost = tunnel.send(&[(frame(0, 1_400), Lane(1))]);
+    let same_lane = tunnel.send(&[(frame(1, 1_400), Lane(1))]);
+    let other_lane = tunnel.send(&[(frame(2, 1_400), Lane(2))]);
+    // The stream must be known to have begun for its first shard to be missing.
+    let mut begun = Tunnel::new(config(), 1_414);
+    let first = begun.send(&[(frame(9, 1_400), Lane(1))]);
+    let lost_2 = begun.send(&[(frame(10, 1_400), Lane(1))]);
+    let held = begun.send(&[(frame(11, 1_400), Lane(1)), (frame(12, 1_400), Lane(2))]);
+    begun.receive(&first[0], 1, ms(0));
+    begun.receive(&held[0], 1, ms(1));
+    begun.receive(&held[1], 1, ms(1));
+    let delivered: Vec<_> = begun.out.0.iter().map(|f| number(f)).collect();
+    assert_eq!(delivered, [9, 12], "lane 2 does not wait for lane 1");
+    assert_eq!(
+        begun.receiver.poll_timeout(),
+        Some(ms(1) + HOLD.min(Duration::from_millis(5)))
+    );
+    begun.poll(ms(20));
+    assert_eq!(begun.out.0.len(), 2, "the bulk hold has not run out");
+    begun.poll(ms(21));
+    assert_eq!(number(&begun.out.0[2]), 11);
+    assert_eq!(begun.receiver.stats().holes_given_up, 1);
+    begun.receive(&lost_2[0], 1, ms(30));
+    assert_eq!(
+        number(&begun.out.0[3]),
+        10,
+        "a straggler is still delivered"
+    );
+    assert_eq!(begun.receiver.lane_stats().stragglers, 1);
+    assert_eq!(begun.receiver.lane_stats().skipped, 1);
+    assert_eq!(begun.receiver.stats().late, 1);
+    // Without a beginning there is no hole below.
+    tunnel.receive(&same_lane[0], 1, ms(0));
+    tunnel.receive(&other_lane[0], 1, ms(0));
+    tunnel.receive(&lost[0], 1, ms(0));
+    assert_eq!(tunnel.out.0.len(), 3);
+}
+
+#[test]
+fn a_late_shard_within_the_hold_restores_the_order() {
+    let mut tunnel = Tunnel::new(config(), 1_414);
+    let frames: Vec<_> = (0..6).map(|n| (frame(n, 1_400), Lane(1))).collect();
+    let datagrams = tunnel.send(&frames);
+    for index in [0, 2, 3, 1, 5, 4] {
+        tunnel.receive(&datagrams[index], 1, ms(index as u64));
+    }
+    assert_eq!(
+        tunnel.out.0.iter().map(|f| number(f)).collect::<Vec<_>>(),
+        [0, 1, 2, 3, 4, 5]
+    );
+    let stats = tunnel.receiver.stats();
+    assert_eq!(
+        (stats.holes, stats.holes_filled + stats.holes_by_units),
+        (2, 2)
+    );
+}
+
+#[test]
+fn replays_duplicates_and_old_incarnations_deliver_nothing() {
+    let mut tunnel = Tunnel::new(config(), 1_414);
+    let datagrams = tunnel.send(&[(frame(0, 100), Lane(1))]);
+    tunnel.receive(&datagrams[0], 2, ms(0));
+    tunnel.receive(&datagrams[0], 2, ms(0));
+    tunnel.receive(&datagrams[0], 1, ms(0));
+    assert_eq!(tunnel.out.0.len(), 1);
+    assert_eq!(tunnel.receiver.drops().get(DropReason::Replayed), 1);
+    assert_eq!(tunnel.receiver.drops().get(DropReason::OldIncarnation), 1);
+    tunnel.receive(&datagrams[0], 3, ms(0));
+    assert_eq!(tunnel.out.0.len(), 2, "a new incarnation numbers afresh");
+    assert_eq!(tunnel.receiver.stats().resets, 2);
+}
+
+#[test]
+fn an_incomplete_frame_is_never_delivered_and_its_memory_comes_back() {
+    let mut tunnel = Tunnel::new(config(), 1_414);
+    let first = tunnel.send(&[(frame(0, 100), Lane(1))]);
+    let jumbo = tunnel.send(&[(frame(1, 9_000), Lane(1)), (frame(2, 100), Lane(1))]);
+    tunnel.receive(&first[0], 1, ms(0));
+    for datagram in jumbo[..3].iter().chain(&jumbo[4..]) {
+        tunnel.receive(datagram, 1, ms(0));
+    }
+    assert_eq!(tunnel.out.0.len(), 1);
+    assert!(tunnel.receiver.kept() > 0);
+    tunnel.poll(ms(20));
+    assert_eq!(
+        tunnel.out.0.iter().map(|f| number(f)).collect::<Vec<_>>(),
+        [0, 2]
+    );
+    tunnel.poll(ms(20) + REASSEMBLY_GRACE);
+    assert_eq!(tunnel.receiver.kept(), 0);
+    assert!(tunnel.receiver.drops().get(DropReason::Incomplete) > 0);
+    assert_eq!(tunnel.receiver.poll_timeout(), None);
+}
+
+#[test]
+fn both_bounds_hold() {
+    let bounded = ReceiverConfig {
+        held_frames_max: 8,
+        kept_shards_max: 3,
+        ..config()
+    };
+    let mut tunnel = Tunnel::new(bounded, 1_414);
+    let frames: Vec<_> = (0..30).map(|n| (frame(n, 1_400), Lane(1))).collect();
+    let datagrams = tunnel.send(&frames);
+    tunnel.receive(&datagrams[0], 1, ms(0));
+    for datagram in datagrams.iter().skip(2).step_by(2) {
+        tunnel.receive(datagram, 1, ms(0));
+        assert!(tunnel.receiver.held() <= 2);
+    }
+    assert!(tunnel.receiver.stats().holes_forced > 0);
+    assert_eq!(
+        tunnel.receiver.drops().total(),
+        0,
+        "what is held is released, not dropped"
+    );
+    let jumbo = tunnel.send(&[(frame(99, 9_000), Lane(1))]);
+    for datagram in &jumbo[1..] {
+        tunnel.receive(datagram, 1, ms(0));
+        assert!(tunnel.receiver.kept() <= 3);
+    }
+    assert!(tunnel.receiver.drops().get(DropReason::MemoryLimit) > 0);
+}
+
+#[test]
+fn a_shard_that_was_damaged_after_opening_is_refused() {
+    let mut tunnel = Tunnel::new(config(), 1_414);
+    let datagram = tunnel.send(&[(frame(0, 100), Lane(1))]).remove(0);
+    let (received, _) = Received::new(HeapBuffer::from_bytes(&datagram)).unwrap();
+    let opened = received.open(&tunnel.aead).unwrap();
+    let mut plaintext = opened.into_buffer();
+    let last = plaintext.len() - 1;
+    plaintext.data_mut()[last] ^= 1;
+    // Sealed again, so that only the checksum can tell.
+    let header = crate::wire::header::ClearHeader::parse(plaintext.data()).unwrap();
+    let (aad, data) = plaintext.data_mut().split_at_mut(CLEAR_HEADER_LEN);
+    let tag = crate::seal::Aead::seal(&tunnel.aead, &header.nonce(), aad, data).unwrap();
+    plaintext.append(16).unwrap().copy_from_slice(&tag);
+    tunnel.receive(plaintext.data(), 1, ms(0));
+    assert_eq!(tunnel.receiver.drops().get(DropReason::ShardChecksum), 1);
+    assert!(tunnel.out.0.is_empty());
+}
+
+#[test]
+fn a_jump_ahead_waits_for_nothing() {
+    let mut tunnel = Tunnel::new(config(), 1_414);
+    let first = tunnel.send(&[(frame(0, 100), Lane(1))]);
+    tunnel.receive(&first[0], 1, ms(0));
+    for n in 0..40_000 {
+        tunnel.send(&[(frame(n, 100), Lane(1))]);
+    }
+    let far = tunnel.send(&[(frame(7, 100), Lane(1))]);
+    tunnel.receive(&far[0], 1, ms(0));
+    assert_eq!(tunnel.out.0.len(), 2);
+    assert_eq!(tunnel.receiver.stats().jumps, 1);
+}
+
+#[test]
+fn without_ordering_nothing_is_held() {
+    let mut tunnel = Tunnel::new(
+        ReceiverConfig {
+            ordered: false,
+            ..config()
+        },
+        1_414,
+    );
+    let frames: Vec<_> = (0..6).map(|n| (frame(n, 1_400), Lane(1))).collect();
+    let datagrams = tunnel.send(&frames);
+    for index in [0, 5, 3, 1, 2, 4] {
+        tunnel.receive(&datagrams[index], 1, ms(0));
+    }
+    assert_eq!(
+        tunnel.out.0.iter().map(|f| number(f)).collect::<Vec<_>>(),
+        [0, 5, 3, 1, 2, 4]
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(192))]
+
+    /// Whatever the wire does: nothing wrong, nothing twice, every frame whose shards all came is
+    /// delivered, lanes are in order but for counted stragglers, and no memory stays behind.
+    #[test]
+    fn any_wire_delivers_right_or_not_at_all(
+        bursts in prop::collection::vec(prop::collection::vec((14usize..4_000, 0u8..4), 1..12), 1..40),
+        payload_max in prop::sample::select(vec![256usize, 700, 1_414, 9_000]),
+        fates in prop::collection::vec((0u8..100, 0u32..12, 0u64..30), 64),
+    ) {
+        let mut tunnel = Tunnel::new(config(), payload_max);
+        let mut sent = HashMap::new();
+        let mut whole = HashSet::new();
+        let mut arrivals = vec![];
+        let (mut count, mut fate) = (0, 0);
+        for (at, burst) in bursts.iter().enumerate() {
+            let frames: Vec<_> = burst.iter().map(|&(len, lane)| {
+                count += 1;
+                (frame(count, len), Lane(lane * 80))
+            }).collect();
+            let datagrams = tunnel.send(&frames);
+            let mut all_came = true;
+            for datagram in datagrams {
+                let (kind, times, delay) = fates[fate % fates.len()];
+                fate += 1;
+                all_came &= kind >= 10;
+                let copies = if kind < 10 { 0 } else if times == 0 { 2 } else { 1 };
+                for copy in 0..copies {
+                    arrivals.push((at as u64 * 3 + delay * u64::from(kind < 40) + copy, datagram.clone()));
+                }
+            }
+            for (frame, lane) in frames {
+                if all_came { whole.insert(number(&frame)); }
+                sent.insert(number(&frame), (frame, lane));
+            }
+        }
+        arrivals.sort_by_key(|(at, _)| *at);
+        let mut end = Time::ZERO;
+        for (at, datagram) in &arrivals {
+            end = ms(*at);
+            tunnel.poll(end);
+            tunnel.receive(datagram, 1, end);
+        }
+        tunnel.poll(end + Duration::from_secs(1));
+        let mut seen = HashSet::new();
+        let mut newest: HashMap<u8, u32> = HashMap::new();
+        let mut out_of_order = 0;
+        for frame in &tunnel.out.0 {
+            let number = number(frame);
+            let (original, lane) = &sent[&number];
+            prop_assert_eq!(frame, original);
+            prop_assert!(seen.insert(number), "twice");
+            let newest = newest.entry(lane.0).or_default();
+            out_of_order += u64::from(number < *newest);
+            *newest = number.max(*newest);
+        }
+        let lost: Vec<_> = whole.difference(&seen).collect();
+        prop_assert!(lost.is_empty(), "whole frames lost: {:?} {:?}", lost, tunnel.receiver.drops());
+        prop_assert_eq!(out_of_order, tunnel.receiver.lane_stats().stragglers);
+        prop_assert_eq!((tunnel.receiver.held(), tunnel.receiver.kept()), (0, 0));
+        prop_assert_eq!(tunnel.receiver.poll_timeout(), None);
+    }
+}
