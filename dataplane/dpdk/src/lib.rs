@@ -36,10 +36,13 @@
 //!     println!("{}", data.len());
 //! }
 //! ```
-//! A queue belongs to one lcore at a time, so two lcores cannot poll it:
-//! ```compile_fail,E0277
-//! fn shared<T: Sync>() {}
-//! shared::<shardgate_dpdk::RxQueue>();
+//! A queue is in one hand, so two lcores cannot poll it:
+//! ```compile_fail,E0382
+//! use shardgate_dpdk::{Eal, LcoreId, RxQueue};
+//! fn two_pollers(eal: &Eal, queue: RxQueue) {
+//!     let first = eal.launch(LcoreId(1), move || drop(queue));
+//!     let second = eal.launch(LcoreId(2), move || drop(queue));
+//! }
 //! ```
 //!
 //! # How it is laid out
