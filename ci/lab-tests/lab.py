@@ -2,31 +2,26 @@
 """The lab without shardgate: it carries traffic, leaves nothing behind, and its judge sees."""
 
 import json
-import os
-import pathlib
 import signal
 import subprocess
 import time
 import unittest
 
-from support import ROOT, LabTest, Options, Stream, integrity_tool, main, measure, run
-from labkit.lab import Lab
-from labkit.machine import BACKLOG, LABS, PAGE_COUNT
+from support import (
+    ROOT,
+    Lab,
+    LabTest,
+    Options,
+    Stream,
+    integrity_tool,
+    leftovers,
+    main,
+    measure,
+    run,
+)
 
 BRIDGE = ("type", "bridge", "mcast_snooping", "0")
 KEEPER = "import time; print('up', flush=True); time.sleep(60)"
-
-
-def leftovers():
-    """Everything a lab could leave on the machine."""
-    return {
-        "namespaces": run("ip", "netns", "list").stdout.split(),
-        "labs": sorted(path.name for path in LABS.glob("*")) if LABS.exists() else [],
-        "backlog": BACKLOG.read_text(),
-        "pages": PAGE_COUNT.read_text() if PAGE_COUNT.exists() else None,
-        "mounts": pathlib.Path("/proc/mounts").read_text().count("hugetlbfs"),
-        "links": sorted(os.listdir("/sys/class/net")),
-    }
 
 
 class Bridged(LabTest):

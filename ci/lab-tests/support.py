@@ -6,7 +6,6 @@ A machine that cannot make a lab skips them and says why; anything else that is 
 
 import argparse
 import contextlib
-import ctypes
 import json
 import os
 import pathlib
@@ -20,14 +19,18 @@ sys.dont_write_bytecode = True
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+# What the tests need of the lab; they import it from here, since here the path is set.
 from labkit import counters, measure, wan  # noqa: E402, F401
-from labkit.gateway import PLACEMENTS  # noqa: E402, F401
+from labkit.gateway import (  # noqa: E402, F401
+    PLACEMENTS,
+    Gateway,
+    make_keys,
+    make_preshared_key,
+)
 from labkit.lab import Lab, default_binary  # noqa: E402
-from labkit.process import Process, run, within  # noqa: E402
+from labkit.machine import BACKLOG, LABS, PAGE_COUNT  # noqa: E402
+from labkit.process import run, socket_within  # noqa: E402, F401
 
-HERE = pathlib.Path(__file__).resolve().parent
-LIBRARY = ctypes.CDLL(None, use_errno=True)
-CLONE_NEWNET = 0x40000000
 SUMMARY = "summary:"
 
 
@@ -87,6 +90,18 @@ class LabTest(unittest.TestCase):
                 self.fail(f"not {what} after {timeout:g} s")
             time.sleep(0.02)
         return time.monotonic() - started
+
+
+def leftovers():
+    """Everything a lab could leave on the machine."""
+    return {
+        "namespaces": run("ip", "netns", "list").stdout.split(),
+        "labs": sorted(path.name for path in LABS.glob("*")) if LABS.exists() else [],
+        "backlog": BACKLOG.read_text(),
+        "pages": PAGE_COUNT.read_text() if PAGE_COUNT.exists() else None,
+        "mounts": pathlib.Path("/proc/mounts").read_text().count("hugetlbfs"),
+        "links": sorted(os.listdir("/sys/class/net")),
+    }
 
 
 _tool_folder = contextlib.ExitStack()
@@ -188,12 +203,11 @@ def main():
         print(f"{SUMMARY} 0 passed, 0 failed, {count} skipped ({reason})")
         return
     with _tool_folder:
-        result = unittest.TextTestRunner(
-            stream=sys.stderr, verbosity=2, resultclass=_Result
-        ).run(suite)
-    failed = len(result.failures) + len(result.errors)
-    skipped = len(result.skipped)
-    reasons = "; ".join(f"{test}: {why}" for test, why in result.skipped)
-    passed = result.testsRun - failed - skipped
-    print(f"{SUMMARY} {passed} passed, {failed} failed, {skipped} skipped ({reasons or 'none'})")
+        result = unittest.TextTestRunner(stream=sys.stderr, verbosity=2, resultclass=_Result).run(
+            suite
+        )
+    # This machine can make a lab, so there is no reason to skip.
+    failed = len(result.failures) + len(result.errors) + len(result.skipped)
+    passed = max(0, result.testsRun - failed)
+    print(f"{SUMMARY} {passed} passed, {failed} failed, 0 skipped (none)")
     sys.exit(1 if failed else 0)

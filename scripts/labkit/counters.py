@@ -29,15 +29,30 @@ DROPS = "drops"
 UNITS = "units"
 POOLS = "pools"
 
+# Frames that died before they entered a shard.
+REASONS_AT_ENTRANCE = (
+    "no_session", "no_path", "no_peer", "frame_size", "not_linear", "no_buffer", "key_exhausted",
+    "ring_full",
+)  # fmt: skip
+# Frames that had begun to arrive, or had arrived, and were not delivered.
+REASONS_AT_DELIVERY = ("incomplete", "memory_limit", "tx_full")
+
 # Reasons for the death of what an attacker or a bad line puts on the WAN.
+HANDSHAKE = "handshake.rejected"
 REASONS_OF_INJECTION = {
-    "garbage": ("malformed", "version", "kind", "unknown_receiver", "not_for_us"),
+    "garbage": (
+        "malformed", "version", "kind", "unknown_receiver", "not_negotiated", "handshake",
+    ),
     "truncated": ("malformed", "forged"),
     "forged": ("forged",),
+    "renumbered": ("forged",),
     "unknown receiver": ("unknown_receiver",),
+    "other version": ("version",),
     "replayed": ("replayed", "too_old", "duplicate"),
     "bad checksum": ("outer_checksum",),
-}
+    "false init": ("handshake", "malformed", "ring_full"),
+    "wild": ("not_for_us", "malformed", "outer_checksum", "fragment"),
+}  # fmt: skip
 
 
 def figure(document, name):
@@ -54,6 +69,24 @@ def dropped(document, reasons):
     """Deaths for any of these reasons."""
     found = _at(document, DROPS)
     return sum(found[reason] for reason in reasons)
+
+
+def injected(document, reason):
+    """Like `dropped`; "handshake" stands for every reason to reject a handshake message."""
+    if reason == "handshake":
+        return sum(_at(document, HANDSHAKE).values())
+    return dropped(document, (reason,))
+
+
+def emulated(document, way):
+    """The emulator's counters for one direction."""
+    counts = document[way]
+    return {
+        "received": counts["offered"],
+        "lost": counts["lost"] + counts["queue_drops"] + counts["mtu_drops"],
+        "duplicated": counts["duplicated"],
+        "sent": counts["sent"],
+    }
 
 
 def units(document):

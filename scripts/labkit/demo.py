@@ -121,8 +121,7 @@ def as_text(report):
 def gateway_lines(side, document):
     """A gateway's own counters, wrapped."""
     words = [
-        f"{counters.figure(document, name)} {name.replace('_', ' ')}"
-        for name in counters.SUMMARY
+        f"{counters.figure(document, name)} {name.replace('_', ' ')}" for name in counters.SUMMARY
     ]
     words += [f"{count} dropped: {reason}" for reason, count in counters.drops(document).items()]
     words += [

@@ -124,7 +124,8 @@ class Lab:
         try:
             self.directory.mkdir(mode=0o700)
         except FileExistsError:
-            raise LabError(f"a lab named {self.name} exists: scripts/lab down {self.name}") from None
+            remedy = f"scripts/lab down {self.name}"
+            raise LabError(f"a lab named {self.name} exists: {remedy}") from None
         self._write_state()
         self._claim_machine()
         for node in NODES:
@@ -344,9 +345,7 @@ class Lab:
     def shardgate(self, *, placement="inline", settings=(), wait=True):
         """Two gateways. Yields the `Tunnel`, with traffic flowing unless told not to wait."""
         gateways = [
-            Gateway(
-                self, side, placement=placement, hugepages=self.hugepages, settings=settings
-            )
+            Gateway(self, side, placement=placement, hugepages=self.hugepages, settings=settings)
             for side in "ab"
         ]
         try:

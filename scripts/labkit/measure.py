@@ -45,17 +45,13 @@ class Ping:
 def ping(namespace, target, *, count=100, interval=0.02, size=56, wait=1, extra=()):
     """Sends `count` echo requests of `size` payload bytes; loss is a result, not an error."""
     command = ["ping", "-n", "-c", count, "-i", interval, "-s", size, "-W", wait, *extra, target]
-    done = run(
-        *within(namespace, *command), check=False, timeout=count * interval + wait + 10
-    )
+    done = run(*within(namespace, *command), check=False, timeout=count * interval + wait + 10)
     if "packets transmitted" not in done.stdout:
         raise LabError(f"ping said: {(done.stderr or done.stdout).strip()}")
     answers = [line for line in done.stdout.splitlines() if " time=" in line]
     duplicates = [line for line in answers if "DUP!" in line]
     times = [
-        float(re.search(r" time=([\d.]+)", line).group(1))
-        for line in answers
-        if "DUP!" not in line
+        float(re.search(r" time=([\d.]+)", line).group(1)) for line in answers if "DUP!" not in line
     ]
     sent = int(re.search(r"(\d+) packets transmitted", done.stdout).group(1))
     return Ping(sent, times, len(duplicates))
@@ -95,9 +91,7 @@ def tcp_goodput(lab, target, *, seconds=8, congestion="cubic", reverse=False, st
         command += ["-P", streams, "-J", "--connect-timeout", 10_000]
         if reverse:
             command.append("-R")
-        done = run(
-            *within(lab.namespace("host-a"), *command), check=False, timeout=seconds + 40
-        )
+        done = run(*within(lab.namespace("host-a"), *command), check=False, timeout=seconds + 40)
         report = json.loads(done.stdout) if done.stdout.startswith("{") else {}
         if "error" in report or "sum_received" not in report.get("end", {}):
             raise LabError(f"iperf3: {report.get('error') or done.stderr.strip()}")

@@ -72,9 +72,7 @@ def path_of(arguments):
 
 def lab_of(arguments, **more):
     """A lab as the options want it."""
-    return Lab(
-        binary=arguments.binary, name=arguments.name, hugepages=arguments.hugepages, **more
-    )
+    return Lab(binary=arguments.binary, name=arguments.name, hugepages=arguments.hugepages, **more)
 
 
 def _setting(text):

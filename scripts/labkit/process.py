@@ -50,9 +50,10 @@ def within(namespace, *command):
 @contextlib.contextmanager
 def entered(namespace):
     """Moves this thread into a network namespace: sockets made meanwhile belong there."""
-    with open("/proc/thread-self/ns/net", "rb") as home, open(
-        f"/run/netns/{namespace}", "rb"
-    ) as there:
+    with (
+        open("/proc/thread-self/ns/net", "rb") as home,
+        open(f"/run/netns/{namespace}", "rb") as there,
+    ):
         _setns(there)
         try:
             yield
@@ -172,4 +173,4 @@ class Process:
         """The last lines of what it said, for an error message."""
         text = self.log.read_text(errors="replace").splitlines()[-lines:]
         text += self.output().splitlines()[-lines:]
-        return "\n".join(f"    {self.name}: {line}" for line in text) or f"    {self.name}: (silent)"
+        return "\n".join(f"    {self.name}: {line}" for line in text or ["(silent)"])

@@ -19,7 +19,7 @@ class Path:
     jitter_ms: float = 0.0
     rate_mbit: float | None = None
     loss_percent: float = 0.0
-    burst: float = 0.0
+    burst: float = 1.0
     reorder_percent: float = 0.0
     duplicate_percent: float = 0.0
     corrupt_percent: float = 0.0
@@ -39,7 +39,7 @@ class Path:
         options = {
             "--delay-ms": self.delay_ms,
             "--jitter-ms": self.jitter_ms,
-            "--rate": self.rate_mbit and f"{self.rate_mbit:g}M",
+            "--rate": self.rate_mbit,
             "--loss": self.loss_percent / 100,
             "--burst": self.burst,
             "--reorder": self.reorder_percent / 100,
@@ -67,7 +67,7 @@ class Path:
         return ", ".join(parts)
 
 
-# Queues hold 50 ms at the path's rate: room for one round trip of a TCP flow, as routers have.
+# The queue is the emulator's default: one product of bandwidth and round trip.
 CLEAN = Path(delay_ms=20, rate_mbit=200)
 LOSSY = Path(delay_ms=20, rate_mbit=200, loss_percent=1)
 UNLIMITED = Path()
@@ -85,7 +85,9 @@ class Bridge:
         self.namespace = lab.namespace("wan")
 
     def start(self):
-        run(*within(self.namespace, "ip", "link", "add", "wanbr", "type", "bridge", "mcast_snooping", "0"))
+        # A bridge that snoops on multicast speaks itself.
+        kind = ("type", "bridge", "mcast_snooping", "0")
+        run(*within(self.namespace, "ip", "link", "add", "wanbr", *kind))
         run(*within(self.namespace, "sysctl", "-qw", "net.ipv6.conf.wanbr.disable_ipv6=1"))
         for port in (LEFT, RIGHT):
             run(*within(self.namespace, "ip", "link", "set", port, "master", "wanbr"))

@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""Garbage, truncated, forged, replayed and damaged datagrams on the WAN.
+
+Each kind is counted by a reason that fits, keeps no memory, moves no state: a stream of hashed
+frames that runs all the while arrives whole, in order and once.
+"""
+
+import time
+
+from attacks import ATTACKS, Tap, make
+from support import PLACEMENTS, LabTest, Stream, counters, main, wan
+
+PER_KIND = 2000
+PER_SECOND = 2000
+# The share that the overheard stream's own timing may cost: an exact copy can outrun a limit.
+COUNTED_MIN = 0.99
+GROWTH_KIB_MAX = 4096
+
+
+class Hostile(LabTest):
+    path = wan.Path(delay_ms=2)
+
+    def test_counted_by_reason_and_without_effect(self):
+        for placement in PLACEMENTS:
+            with self.subTest(placement), self.lab.shardgate(placement=placement) as tunnel:
+                self.attack(tunnel.b)
+
+    def attack(self, victim):
+        tap = Tap(self.lab)
+        self.addCleanup(tap.close)
+        stream = Stream(self.lab, rate=1000, frames=10_000_000, flows=64, closing_rounds=0)
+        overheard = tap.overhear(200)
+        # Memory that is taken once (buffers, tables) is taken before the first look.
+        self.inject(tap, make("garbage", overheard, PER_KIND, seed=0))
+        resident, in_use = victim.resident_kib(), self.buffers_in_use(victim)
+        for seed, name in enumerate(ATTACKS, 1):
+            before = victim.stats()
+            self.inject(tap, make(name, overheard, PER_KIND, seed))
+            time.sleep(0.5)
+            after = victim.stats()
+            counted = sum(
+                counters.injected(after, reason) - counters.injected(before, reason)
+                for reason in counters.REASONS_OF_INJECTION[name]
+            )
+            self.assertGreaterEqual(
+                counted, COUNTED_MIN * PER_KIND, f"{name}: {counters.drops(after)}"
+            )
+        time.sleep(0.5)
+        self.assertLessEqual(victim.resident_kib() - resident, GROWTH_KIB_MAX)
+        self.assertLessEqual(self.buffers_in_use(victim), in_use + 256)
+        time.sleep(1)
+        self.check_stream(*stream.stop())
+
+    def inject(self, tap, frames):
+        due = time.monotonic()
+        for frame in frames:
+            tap.inject(frame)
+            due += 1 / PER_SECOND
+            time.sleep(max(0.0, due - time.monotonic()))
+
+    @staticmethod
+    def buffers_in_use(gateway):
+        return sum(in_use for _, _, in_use in counters.pools(gateway.stats()))
+
+    def check_stream(self, sent, got):
+        # The receiver was told of far more frames than were sent: what it calls missing at the
+        # end is what was never sent.
+        self.assertGreater(sent["sent"], 1000)
+        self.assertEqual(got["received"], sent["sent"], got)
+        for figure in ("wrong", "duplicates", "out_of_order", "foreign", "missing_below_newest"):
+            self.assertEqual(got[figure], 0, got)
+
+
+if __name__ == "__main__":
+    main()
