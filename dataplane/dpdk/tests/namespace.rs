@@ -36,8 +36,11 @@ fn inside(test: &str) -> bool {
         .arg(this)
         .args(["--exact", test, "--nocapture"])
         .env(MARK, "1")
+        .stdout(Stdio::piped())
         .spawn()
         .expect("ip is there");
+    let mut stdout = child.stdout.take().expect("it is piped");
+    let said = std::thread::spawn(move || std::io::read_to_string(&mut stdout));
     let end = Instant::now() + Duration::from_secs(60);
     let status = loop {
         if let Some(status) = child.try_wait().expect("it is our child") {
@@ -50,7 +53,12 @@ fn inside(test: &str) -> bool {
         }
         std::thread::sleep(Duration::from_millis(10));
     };
-    assert!(status.success(), "{test} failed inside its namespace");
+    let said = said.join().expect("no panic").expect("text");
+    // A filter that matches no test succeeds as well.
+    assert!(
+        status.success() && said.contains("1 passed"),
+        "inside its namespace:\n{said}"
+    );
     false
 }
 
@@ -63,21 +71,35 @@ impl Drop for Namespace {
 }
 
 fn ip(arguments: &[&str]) -> bool {
-    let status = Command::new("ip").args(arguments).stderr(Stdio::null()).status();
+    let status = Command::new("ip")
+        .args(arguments)
+        .stderr(Stdio::null())
+        .status();
     status.is_ok_and(|status| status.success())
 }
 
 /// A wire: two interfaces, `left` and `right`, that are each other's far end.
 fn wire(mtu: u16) {
     let mtu = mtu.to_string();
-    assert!(ip(&["link", "add", "left", "type", "veth", "peer", "name", "right"]));
+    assert!(ip(&[
+        "link", "add", "left", "type", "veth", "peer", "name", "right"
+    ]));
     for end in ["left", "right"] {
         assert!(ip(&["link", "set", end, "mtu", &mtu, "up"]));
     }
 }
 
 fn pool_for(name: &str, mtu: u16, count: usize) -> Pool {
-    Pool::new(eal(), name, count, af_packet::mbuf_room(mtu), 0, None, false).expect("a pool")
+    Pool::new(
+        eal(),
+        name,
+        count,
+        af_packet::mbuf_room(mtu),
+        0,
+        None,
+        false,
+    )
+    .expect("a pool")
 }
 
 fn config(pool: &Pool, mtu: u16) -> PortConfig {
@@ -114,7 +136,9 @@ fn frame(tags: &[(u16, u16)], ether_type: u16, len: usize, seed: u8) -> Vec<u8> 
 
 fn mbuf(pool: &mut Pool, bytes: &[u8]) -> Mbuf {
     let mut mbuf = pool.alloc().expect("the pool has more");
-    mbuf.append(bytes.len()).expect("room").copy_from_slice(bytes);
+    mbuf.append(bytes.len())
+        .expect("room")
+        .copy_from_slice(bytes);
     mbuf
 }
 
@@ -163,18 +187,26 @@ fn carries_everything_both_ways(mtu: u16) {
     wire(mtu);
     let mut pool = pool_for("wire", mtu, 1023);
     {
-        let (left_port, mut left_rx, mut left_tx) =
-            start("net_af_packet0,iface=left", &pool, mtu);
+        let (left_port, mut left_rx, mut left_tx) = start("net_af_packet0,iface=left", &pool, mtu);
         let (right_port, mut right_rx, mut right_tx) =
             start("net_af_packet1,iface=right", &pool, mtu);
         let frames = assorted(mtu);
         let n = frames.len() as u64;
 
         send(&mut left_tx, &mut pool, &frames);
-        assert!(receive(&mut right_rx, frames.len()) == frames, "left to right");
+        assert!(
+            receive(&mut right_rx, frames.len()) == frames,
+            "left to right"
+        );
         send(&mut right_tx, &mut pool, &frames);
-        assert!(receive(&mut left_rx, frames.len()) == frames, "right to left");
-        assert!(receive(&mut right_rx, 1).is_empty(), "nobody hears its own frames");
+        assert!(
+            receive(&mut left_rx, frames.len()) == frames,
+            "right to left"
+        );
+        assert!(
+            receive(&mut right_rx, 1).is_empty(),
+            "nobody hears its own frames"
+        );
 
         for port in [&left_port, &right_port] {
             let stats = port.stats().expect("counters");
@@ -218,7 +250,9 @@ fn af_packet_holds_a_host_s_burst() {
         let mut pool = pool_for("burst", 1500, 4095);
         let (port, mut rx, _) = start("net_af_packet0,iface=left", &pool, 1500);
         let (_, _, mut tx) = start("net_af_packet1,iface=right", &pool, 1500);
-        let frames: Vec<_> = (0..2000).map(|i| frame(&[], 0x88b5, 1514, i as u8)).collect();
+        let frames: Vec<_> = (0..2000)
+            .map(|i| frame(&[], 0x88b5, 1514, i as u8))
+            .collect();
         send(&mut tx, &mut pool, &frames);
         assert_eq!(receive(&mut rx, 2000).len(), 2000, "{:?}", port.stats());
     }
@@ -234,11 +268,17 @@ fn af_packet_refuses_what_would_overflow_or_truncate() {
         let bad = |device| matches!(create(device), Err(Error::BadDevice { .. }));
         assert!(bad("net_af_packet0,iface=absent"));
         assert!(bad("net_af_packet0,iface=left,framesz=2048"), "truncates");
-        assert!(bad("net_af_packet0,iface=left,blocksz=4096"), "smaller than a frame");
+        assert!(
+            bad("net_af_packet0,iface=left,blocksz=4096"),
+            "smaller than a frame"
+        );
         {
             let port = create("net_af_packet0,iface=left").expect("it opens");
             let refused = port.configure(&config(&plain, 1500)).err();
-            assert!(matches!(refused, Some(Error::MbufTooSmall { mtu: 9000, .. })), "{refused:?}");
+            assert!(
+                matches!(refused, Some(Error::MbufTooSmall { mtu: 9000, .. })),
+                "{refused:?}"
+            );
             let refused = port.configure(&config(&jumbo, 9001)).err();
             let text = refused.map(|error| error.to_string()).unwrap_or_default();
             assert!(text.contains("ip link set left mtu 9001"), "{text}");
@@ -249,7 +289,10 @@ fn af_packet_refuses_what_would_overflow_or_truncate() {
         let port = create("net_af_packet0,iface=left").expect("it opens");
         assert!(ip(&["link", "set", "left", "mtu", "9000"]));
         let refused = port.configure(&config(&plain, 1500)).err();
-        assert!(matches!(refused, Some(Error::MbufTooSmall { .. })), "raised in between: {refused:?}");
+        assert!(
+            matches!(refused, Some(Error::MbufTooSmall { .. })),
+            "raised in between: {refused:?}"
+        );
     }
 }
 
@@ -269,7 +312,10 @@ fn af_packet_spreads_over_its_queues_without_loss() {
             let (_, mut far_rx, mut far_tx) = start("net_af_packet1,iface=right", &pool, 1500);
             let frames: Vec<_> = (0..64).map(|i| udp(i, &[0; 30])).collect();
             send(&mut far_tx, &mut pool, &frames);
-            let got: Vec<_> = rx.iter_mut().map(|queue| receive(queue, 64).len()).collect();
+            let got: Vec<_> = rx
+                .iter_mut()
+                .map(|queue| receive(queue, 64).len())
+                .collect();
             assert_eq!(got.iter().sum::<usize>(), 64);
             assert!(got.iter().all(|&n| n > 0), "flows are spread: {got:?}");
             for queue in &mut tx {
@@ -308,11 +354,13 @@ fn tap_carries_frames_to_and_from_the_kernel() {
             let (port, mut rx, mut tx) = start("net_tap0,iface=tap0", &pool, 1500);
             assert!(ip(&["link", "set", "tap0", "up"]));
             assert_eq!(port.info().expect("information").driver, "net_tap");
-            let (_, mut kernel_rx, mut kernel_tx) =
-                start("net_af_packet0,iface=tap0", &pool, 1500);
+            let (_, mut kernel_rx, mut kernel_tx) = start("net_af_packet0,iface=tap0", &pool, 1500);
             let frames = assorted(1500);
             send(&mut tx, &mut pool, &frames);
-            assert!(receive(&mut kernel_rx, frames.len()) == frames, "to the kernel");
+            assert!(
+                receive(&mut kernel_rx, frames.len()) == frames,
+                "to the kernel"
+            );
             send(&mut kernel_tx, &mut pool, &frames);
             assert!(receive(&mut rx, frames.len()) == frames, "from the kernel");
             assert_eq!(rx.dropped(), 0);
