@@ -1,1 +1,6 @@
+mod dataplane;
+mod keys;
+mod limits;
+mod network;
+mod session;
 fn main() {}

@@ -1,0 +1,794 @@
+//! One peer: attempts, answers, the current session, and what replaces it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::Serialize;
+use shardgate_core::limits::{KEY_LIFETIME, REKEY_AFTER, REKEY_AFTER_SEALS};
+use shardgate_core::time::Time;
+use shardgate_core::wire::handshake::{
+    self, HANDSHAKE_LEN_MAX, Handshake, HandshakeKind, Payload, TRAILER_LEN,
+};
+use shardgate_dataplane::command::{Command, ReceiveKey, SecretKey, SendKey};
+use tracing::info;
+use zeroize::Zeroizing;
+
+use super::noise::{Initiation, Keys, Mac1Key, Opened};
+use super::{Output, Reject, Shared, Turn};
+use crate::dataplane::Dataplane;
+use crate::limits;
+
+/// The only path id as long as a peer has one path.
+const PATH: u8 = 0;
+
+/// Receive keys kept beside the current one: the one before it, and one more when both ends'
+/// handshakes crossed and the peer still seals with the other.
+const PREVIOUS_MAX: usize = 2;
+
+/// What the configuration says of a peer.
+pub struct PeerSettings {
+    /// Its name.
+    pub name: String,
+    /// Its static key.
+    pub public_key: [u8; 32],
+    /// Shared beforehand; zeros if there is none.
+    pub preshared_key: Zeroizing<[u8; 32]>,
+    /// Index of the WAN port it is reached by.
+    pub port: usize,
+    /// Its address; `None` is learned from its handshake.
+    pub remote: Option<SocketAddr>,
+}
+
+/// Why we began a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// There is no session.
+    None,
+    /// The keys grow old.
+    Age,
+    /// The peer does not answer.
+    Silence,
+}
+
+/// A handshake that we began.
+struct Attempt<T> {
+    index: u32,
+    cause: Cause,
+    remote: SocketAddr,
+    sent_at: Time,
+    retry_at: Time,
+    tries: u32,
+    /// An init of the peer was ignored in favour of ours: the next one is not.
+    tie_won: bool,
+    stage: AttemptStage<T>,
+}
+
+enum AttemptStage<T> {
+    Waiting {
+        initiation: Box<Initiation>,
+        failures: u8,
+    },
+    Installing {
+        ticket: T,
+        session: NewSession,
+    },
+}
+
+/// An init that we answered, or are about to.
+struct Answer<T> {
+    session: NewSession,
+    port: usize,
+    remote: SocketAddr,
+    expires: Time,
+    /// The response, until all lcores hold the receive key.
+    pending: Option<(T, Vec<u8>)>,
+}
+
+/// What a handshake leaves, before the send key is in use.
+struct NewSession {
+    receive_index: u32,
+    peer_index: u32,
+    send: Zeroizing<[u8; 32]>,
+    created: Time,
+    incarnation: u64,
+    generation: u32,
+    initiator: bool,
+}
+
+/// The session whose send key is in use.
+struct Current {
+    receive_index: u32,
+    created: Time,
+    established: Time,
+    initiator: bool,
+}
+
+/// Numbers the peer's incarnations, from 1.
+#[derive(Default)]
+struct Generations {
+    /// The incarnation that is known to be alive.
+    confirmed: Option<(u64, u32)>,
+    /// The newest one that was seen, which may be a replay.
+    newest: Option<(u64, u32)>,
+}
+
+impl Generations {
+    fn of(&mut self, incarnation: u64) -> u32 {
+        for (known, generation) in [self.confirmed, self.newest].into_iter().flatten() {
+            if known == incarnation {
+                return generation;
+            }
+        }
+        let generation = self
+            .newest
+            .map_or(0, |(_, generation)| generation)
+            .saturating_add(1);
+        self.newest = Some((incarnation, generation));
+        generation
+    }
+
+    /// Notes that an incarnation is alive; true if it is another one than before.
+    fn confirm(&mut self, incarnation: u64, generation: u32) -> bool {
+        let changed = self
+            .confirmed
+            .is_some_and(|(_, before)| before != generation);
+        self.confirmed = Some((incarnation, generation));
+        changed
+    }
+}
+
+/// How a session stands, for the stats.
+#[derive(Clone, Debug, Serialize)]
+pub struct SessionStatus {
+    /// The peer's name.
+    pub peer: String,
+    /// `up`, `silent` (keys are good, nothing is heard), `handshake` (we ask and nobody answers
+    /// yet) or `waiting` (its address is not known, it has to begin).
+    pub state: &'static str,
+    /// The peer's address, once known.
+    pub remote: Option<SocketAddr>,
+    /// Whether we began the current session.
+    pub initiator: Option<bool>,
+    /// Seconds since the current session's keys were made.
+    pub key_age_s: Option<f64>,
+    /// Milliseconds since something of the peer was opened.
+    pub last_heard_ms: Option<f64>,
+    /// Which incarnation of the peer this is, counted from 1; 0 if none was met.
+    pub generation: u32,
+    /// Inits sent without an answer, in the present attempt.
+    pub unanswered_inits: u32,
+    /// Sessions established with this peer so far.
+    pub sessions_established: u64,
+}
+
+/// One far gateway, and all the handshakes and keys with it.
+pub struct Peer<T> {
+    id: u16,
+    settings: PeerSettings,
+    mac1_key: Mac1Key,
+    /// Where it was proven to be.
+    learned: Option<SocketAddr>,
+    generations: Generations,
+    /// The newest timestamp among its authentic inits.
+    timestamp_ns: u64,
+    attempt: Option<Attempt<T>>,
+    answer: Option<Answer<T>>,
+    current: Option<Current>,
+    /// Receive keys that still open, oldest first.
+    previous: Vec<(u32, Time)>,
+    silent: bool,
+    begin_at: Time,
+    probe_at: Time,
+    sessions_established: u64,
+}
+
+impl<T: Copy> Peer<T> {
+    pub fn new(id: u16, settings: PeerSettings, now: Time) -> Self {
+        Self {
+            id,
+            mac1_key: Mac1Key::new(&settings.public_key),
+            settings,
+            learned: None,
+            generations: Generations::default(),
+            timestamp_ns: 0,
+            attempt: None,
+            answer: None,
+            current: None,
+            previous: Vec::new(),
+            silent: false,
+            begin_at: now,
+            probe_at: now,
+            sessions_established: 0,
+        }
+    }
+
+    pub fn id(&self) -> u16 {
+        self.id
+    }
+
+    pub fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    pub fn port(&self) -> usize {
+        self.settings.port
+    }
+
+    pub fn remote(&self) -> Option<SocketAddr> {
+        self.settings.remote.or(self.learned)
+    }
+
+    pub fn is(&self, public_key: &[u8; 32]) -> bool {
+        self.settings.public_key == *public_key
+    }
+
+    pub fn established(&self) -> bool {
+        self.current.is_some()
+    }
+
+    pub fn busy(&self) -> bool {
+        let installing = self
+            .attempt
+            .as_ref()
+            .is_some_and(|attempt| matches!(attempt.stage, AttemptStage::Installing { .. }));
+        installing || self.answer.is_some()
+    }
+
+    /// Is a response to this index expected?
+    pub fn awaits(&self, index: u32) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| {
+            attempt.index == index && matches!(attempt.stage, AttemptStage::Waiting { .. })
+        })
+    }
+
+    pub fn handle_init<D: Dataplane<Ticket = T>>(
+        &mut self,
+        shared: &mut Shared<T>,
+        turn: &mut Turn<'_, D>,
+        port: usize,
+        source: SocketAddr,
+        message: &Handshake<'_>,
+        opened: Opened,
+    ) -> Result<(), Reject> {
+        let payload = Payload::decode(&opened.payload)?;
+        if payload.sender_index != message.sender_index {
+            return Err(Reject::Payload);
+        }
+        let streams = turn.dataplane.streams(self.id);
+        shared.payload(0, 0, streams).common_version(&payload)?;
+        // Before the timestamp: whoever carries an init to us from elsewhere must not spend it.
+        if port != self.settings.port || self.settings.remote.is_some_and(|set| set != source) {
+            return Err(Reject::SourceAddress);
+        }
+        if payload.timestamp_ns <= self.timestamp_ns {
+            return Err(Reject::Replayed);
+        }
+        self.timestamp_ns = payload.timestamp_ns;
+        if self.ours_wins(shared, turn.now) {
+            return Err(Reject::Simultaneous);
+        }
+
+        let random = turn.random_u32();
+        let index = shared.indices.take(random).ok_or(Reject::NoSlot)?;
+        let reply = shared.payload(index, 0, streams).encode();
+        let answered = opened.answer(&self.settings.preshared_key, &reply).ok();
+        let framed = answered.and_then(|(noise, keys)| {
+            let kind = HandshakeKind::Response;
+            Some((self.frame(kind, message.sender_index, index, &noise)?, keys))
+        });
+        let Some((response, keys)) = framed else {
+            shared.indices.give_back(index);
+            return Err(Reject::Internal);
+        };
+        let (session, ticket) = self.install(turn, index, &payload, keys, false);
+        if let Some(old) = self.answer.take() {
+            shared.retire(turn, old.session.receive_index);
+        }
+        self.answer = Some(Answer {
+            session,
+            port,
+            remote: source,
+            expires: turn.now + limits::ANSWER_TIMEOUT,
+            pending: Some((ticket, response)),
+        });
+        // The peer's handshake goes on now; ours waits for it.
+        self.begin_at = turn.now + limits::RETRY_FIRST;
+        if let Some(attempt) = &mut self.attempt {
+            attempt.retry_at = attempt.retry_at.max(self.begin_at);
+        }
+        Ok(())
+    }
+
+    /// Both began at once: the init of the smaller key goes on. Only once and only while it is
+    /// fresh, for it may be lost.
+    fn ours_wins(&mut self, shared: &Shared<T>, now: Time) -> bool {
+        let smaller = *shared.identity.public() < self.settings.public_key;
+        let Some(attempt) = &mut self.attempt else {
+            return false;
+        };
+        let wins = smaller && !attempt.tie_won && now.since(attempt.sent_at) < limits::TIE_WINDOW;
+        attempt.tie_won |= wins;
+        wins
+    }
+
+    pub fn handle_response<D: Dataplane<Ticket = T>>(
+        &mut self,
+        shared: &mut Shared<T>,
+        turn: &mut Turn<'_, D>,
+        port: usize,
+        source: SocketAddr,
+        message: &Handshake<'_>,
+    ) -> Result<(), Reject> {
+        let attempt = self.attempt.as_mut().ok_or(Reject::UnknownIndex)?;
+        if port != self.settings.port || source != attempt.remote {
+            return Err(Reject::SourceAddress);
+        }
+        let AttemptStage::Waiting {
+            initiation,
+            failures,
+        } = &mut attempt.stage
+        else {
+            return Err(Reject::UnknownIndex);
+        };
+        if *failures >= limits::RESPONSE_FAILURES_MAX {
+            return Err(Reject::RateLimited);
+        }
+        let (payload, keys) = initiation.finish(message.noise).map_err(|_| {
+            *failures += 1;
+            Reject::Authentication
+        })?;
+        let index = attempt.index;
+        let payload = Payload::decode(&payload)?;
+        if payload.sender_index != message.sender_index {
+            return Err(Reject::Payload);
+        }
+        let streams = turn.dataplane.streams(self.id);
+        shared.payload(0, 0, streams).common_version(&payload)?;
+        let (session, ticket) = self.install(turn, index, &payload, keys, true);
+        if let Some(attempt) = &mut self.attempt {
+            attempt.stage = AttemptStage::Installing { ticket, session };
+        }
+        Ok(())
+    }
+
+    /// Hands the receive key of a new session to the lcores.
+    fn install<D: Dataplane<Ticket = T>>(
+        &mut self,
+        turn: &mut Turn<'_, D>,
+        index: u32,
+        payload: &Payload,
+        keys: Keys,
+        initiator: bool,
+    ) -> (NewSession, T) {
+        let generation = self.generations.of(payload.incarnation);
+        let ticket = turn.dataplane.post(Command::InstallReceiveKey(ReceiveKey {
+            receiver_index: index,
+            peer: self.id,
+            key: SecretKey::new(keys.receive),
+            generation,
+            streams: payload.streams,
+            created: turn.now,
+        }));
+        let session = NewSession {
+            receive_index: index,
+            peer_index: payload.sender_index,
+            send: Zeroizing::new(keys.send),
+            created: turn.now,
+            incarnation: payload.incarnation,
+            generation,
+            initiator,
+        };
+        (session, ticket)
+    }
+
+    pub fn poll<D: Dataplane<Ticket = T>>(
+        &mut self,
+        shared: &mut Shared<T>,
+        turn: &mut Turn<'_, D>,
+    ) {
+        if turn.dataplane.take_closed(self.id) && self.current.is_some() {
+            info!(peer = self.name(), "closed by the peer");
+            self.drop_session(shared, turn);
+            self.begin_at = turn.now + limits::RETRY_FIRST;
+        }
+        self.poll_attempt(shared, turn);
+        self.poll_answer(shared, turn);
+        self.poll_age(shared, turn);
+        self.poll_silence(shared, turn);
+        self.poll_begin(shared, turn);
+        self.poll_probe(turn);
+    }
+
+    fn poll_attempt<D: Dataplane<Ticket = T>>(
+        &mut self,
+        shared: &mut Shared<T>,
+        turn: &mut Turn<'_, D>,
+    ) {
+        let installed = self.attempt.take_if(|attempt| match &attempt.stage {
+            AttemptStage::Installing { ticket, .. } => turn.dataplane.acknowledged(*ticket),
+            AttemptStage::Waiting { .. } => false,
+        });
+        if let Some(attempt) = installed
+            && let AttemptStage::Installing { session, .. } = attempt.stage
+        {
+            shared.counters.completed_as_initiator += 1;
+            self.establish(shared, turn, session);
+        }
+    }
+
+    fn poll_answer<D: Dataplane<Ticket = T>>(
+        &mut self,
+        shared: &mut Shared<T>,
+        turn: &mut Turn<'_, D>,
+    ) {
+        let Some(answer) = &mut self.answer else {
+            return;
+        };
+        let installed = answer
+            .pending
+            .take_if(|(ticket, _)| turn.dataplane.acknowledged(*ticket));
+        if let Some((_, datagram)) = installed {
+            shared.counters.responses_sent += 1;
+            let (port, remote) = (answer.port, answer.remote);
+            shared.outputs.push_back(Output::Send {
+                port,
+                remote,
+                datagram,
+            });
+        }
+        let sent = answer.pending.is_none();
+        if sent && turn.dataplane.confirmed(answer.session.receive_index) {
+            let Some(answer) = self.answer.take() else {
+                return;
+            };
+            self.learned = Some(answer.remote);
+            self.cancel_attempt(shared);
+            shared.counters.completed_as_responder += 1;
+            self.establish(shared, turn, answer.session);
+        } else if turn.now >= answer.expires {
+            let Some(answer) = self.answer.take() else {
+                return;
+            };
+            shared.counters.unconfirmed += 1;
+            shared.retire(turn, answer.session.receive_index);
+        }
+    }
+
+    /// Seals with a new session's key from now on.
+    fn establish<D: Dataplane<Ticket = T>>(
+        &mut self,
+        shared: &mut Shared<T>,
+        turn: &mut Turn<'_, D>,
+        session: NewSession,
+    ) {
+        let restarted = self
+            .generations
+            .confirm(session.incarnation, session.generation);
+        turn.dataplane.post(Command::InstallSendKey(SendKey {
+            peer: self.id,
+            receiver_index: session.peer_index,
+            key: SecretKey::new(*session.send),
+            created: session.created,
+            generation: session.generation,
+            streams: turn.dataplane.streams(self.id).max(1),
+        }));
+        // The challenge confirms the key to the responder. What the responder has to say can wait
+        // until its path is set, which is later in this turn if it was just learned.
+        self.probe_at = turn.now + limits::PROBE_INTERVAL_UNCONFIRMED;
+        if session.initiator {
+            turn.dataplane.post(Command::Probe {
+                peer: self.id,
+                path: PATH,
+            });
+        }
+        let new = Current {
+            receive_index: session.receive_index,
+            created: session.created,
+            established: turn.now,
+            initiator: session.initiator,
+        };
+        let first = self.current.is_none() && self.previous.is_empty();
+        if let Some(old) = self.current.replace(new) {
+            self.previous.push((old.receive_index, old.created));
+        }
+        // A new incarnation has no use for what the old one sealed.
+        let keep = if restarted { 0 } else { PREVIOUS_MAX };
+        while self.previous.len() > keep {
+            let (index, _) = self.previous.remove(0);
+            shared.retire(turn, index);
+        }
+        self.silent = false;
+        self.sessions_established += 1;
+        if first || restarted {
+            info!(
+                peer = self.name(),
+                remote = ?self.remote(),
+                initiator = session.initiator,
+                generation = session.generation,
+                "session established"
+            );
+        }
+    }
+
+    /// Takes keys out of use when they are too old.
+    fn poll_age<D: Dataplane<Ticket = T>>(
+        &mut self,
+        shared: &mut Shared<T>,
+        turn: &mut Turn<'_, D>,
+    ) {
+        while let Some(&(index, created)) = self.previous.first() {
+            if turn.now.since(created) < KEY_LIFETIME {
+                break;
+            }
+            self.previous.remove(0);
+            shared.retire(turn, index);
+        }
+        let dead = |current: &Current| turn.now.since(current.created) >= KEY_LIFETIME;
+        if self.current.as_ref().is_some_and(dead) {
+            info!(peer = self.name(), "the session's keys have expired");
+            self.drop_session(shared, turn);
+        }
+    }
+
+    fn drop_session<D: Dataplane<Ticket = T>>(
+        &mut self,
+        shared: &mut Shared<T>,
+        turn: &mut Turn<'_, D>,
+    ) {
+        if let Some(current) = self.current.take() {
+            turn.dataplane
+                .post(Command::RetireSendKey { peer: self.id });
+            shared.retire(turn, current.receive_index);
+        }
+        for (index, _) in std::mem::take(&mut self.previous) {
+            shared.retire(turn, index);
+        }
+        self.silent = false;
+        self.begin_at = turn.now;
+    }
+
+    /// Notices that a peer does not answer, and that it does again.
+    fn poll_silence<D: Dataplane<Ticket = T>>(
+        &mut self,
+        shared: &mut Shared<T>,
+        turn: &mut Turn<'_, D>,
+    ) {
+        let Some(current) = &self.current else { return };
+        let heard = turn.dataplane.last_heard(self.id).unwrap_or_default();
+        let quiet = turn.now.since(heard.max(current.established));
+        if quiet > limits::SILENT_AFTER && !self.silent {
+            self.silent = true;
+            info!(peer = self.name(), "nothing heard for 3 s");
+            if let Some(remote) = self.remote() {
+                let port = self.settings.port;
+                shared
+                    .outputs
+                    .push_back(Output::CheckNextHop { port, remote });
+            }
+        } else if quiet <= limits::SILENT_AFTER && self.silent {
+            self.silent = false;
+            info!(peer = self.name(), "heard again");
+            if self
+                .attempt
+                .as_ref()
+                .is_some_and(|attempt| attempt.cause == Cause::Silence)
+            {
+                self.cancel_attempt(shared);
+            }
+        }
+    }
+
+    /// Gives up an attempt that nobody has answered.
+    fn cancel_attempt(&mut self, shared: &mut Shared<T>) {
+        let waiting = self
+            .attempt
+            .take_if(|attempt| matches!(attempt.stage, AttemptStage::Waiting { .. }));
+        if let Some(attempt) = waiting {
+            // No lcore has ever heard of this index, so its slot is free at once.
+            shared.indices.give_back(attempt.index);
+        }
+    }
+
+    fn due<D: Dataplane<Ticket = T>>(&self, turn: &Turn<'_, D>) -> Option<Cause> {
+        let Some(current) = &self.current else {
+            return Some(Cause::None);
+        };
+        let (age, seals) = if current.initiator {
+            (REKEY_AFTER, REKEY_AFTER_SEALS)
+        } else {
+            (
+                REKEY_AFTER + limits::RESPONDER_GRACE,
+                REKEY_AFTER_SEALS + REKEY_AFTER_SEALS / 8,
+            )
+        };
+        if turn.now.since(current.created) >= age || turn.dataplane.seals(self.id) >= seals {
+            return Some(Cause::Age);
+        }
+        self.silent.then_some(Cause::Silence)
+    }
+
+    /// Begins a handshake that is due, or repeats one that nobody has answered.
+    fn poll_begin<D: Dataplane<Ticket = T>>(
+        &mut self,
+        shared: &mut Shared<T>,
+        turn: &mut Turn<'_, D>,
+    ) {
+        let Some(remote) = self.remote() else { return };
+        let (index, cause, tries, tie_won) = match &self.attempt {
+            Some(attempt) => {
+                let waiting = matches!(attempt.stage, AttemptStage::Waiting { .. });
+                if !waiting || turn.now < attempt.retry_at {
+                    return;
+                }
+                (attempt.index, attempt.cause, attempt.tries, attempt.tie_won)
+            }
+            None => {
+                if turn.now < self.begin_at {
+                    return;
+                }
+                let Some(cause) = self.due(turn) else { return };
+                let random = turn.random_u32();
+                let Some(index) = shared.indices.take(random) else {
+                    shared.counters.rejected.count(Reject::NoSlot);
+                    self.begin_at = turn.now + limits::RETRY_LATER;
+                    return;
+                };
+                (index, cause, 0, false)
+            }
+        };
+        let Some((initiation, datagram)) = self.make_init(shared, turn, index) else {
+            shared.counters.rejected.count(Reject::Internal);
+            shared.indices.give_back(index);
+            self.attempt = None;
+            self.begin_at = turn.now + limits::RETRY_LATER;
+            return;
+        };
+        shared.counters.inits_sent += 1;
+        let port = self.settings.port;
+        shared.outputs.push_back(Output::Send {
+            port,
+            remote,
+            datagram,
+        });
+        if tries == limits::RETRIES_FIRST && self.current.is_none() {
+            info!(peer = self.name(), %remote, "no answer yet; going on asking");
+        }
+        self.attempt = Some(Attempt {
+            index,
+            cause,
+            remote,
+            sent_at: turn.now,
+            retry_at: turn.now + retry_delay(tries, turn.random_u32()),
+            tries: tries.saturating_add(1),
+            tie_won,
+            stage: AttemptStage::Waiting {
+                initiation: Box::new(initiation),
+                failures: 0,
+            },
+        });
+    }
+
+    fn make_init<D: Dataplane<Ticket = T>>(
+        &self,
+        shared: &mut Shared<T>,
+        turn: &mut Turn<'_, D>,
+        index: u32,
+    ) -> Option<(Initiation, Vec<u8>)> {
+        shared.timestamp_ns = turn.wall_ns.max(shared.timestamp_ns.saturating_add(1));
+        let streams = turn.dataplane.streams(self.id);
+        let payload = shared.payload(index, shared.timestamp_ns, streams).encode();
+        let (initiation, noise) = Initiation::begin(
+            &shared.identity,
+            &self.settings.public_key,
+            &self.settings.preshared_key,
+            turn.random_key(),
+            &payload,
+        )
+        .ok()?;
+        let datagram = self.frame(HandshakeKind::Init, 0, index, &noise)?;
+        Some((initiation, datagram))
+    }
+
+    /// Puts the layout and `mac1` around Noise bytes for this peer.
+    fn frame(
+        &self,
+        kind: HandshakeKind,
+        receiver_index: u32,
+        sender_index: u32,
+        noise: &[u8],
+    ) -> Option<Vec<u8>> {
+        let mut datagram = vec![0; HANDSHAKE_LEN_MAX];
+        let len = handshake::emit(kind, receiver_index, sender_index, noise, &mut datagram).ok()?;
+        datagram.truncate(len);
+        let mac1 = self.mac1_key.make(datagram.get(..len - TRAILER_LEN)?);
+        handshake::put_mac1(&mut datagram, &mac1).ok()?;
+        Some(datagram)
+    }
+
+    /// Challenges the peer once a second, and more often until it has confirmed the key.
+    fn poll_probe<D: Dataplane<Ticket = T>>(&mut self, turn: &mut Turn<'_, D>) {
+        let Some(current) = &self.current else { return };
+        if turn.now < self.probe_at {
+            return;
+        }
+        turn.dataplane.post(Command::Probe {
+            peer: self.id,
+            path: PATH,
+        });
+        let confirmed = turn.dataplane.confirmed(current.receive_index);
+        let hurried = !confirmed && turn.now.since(current.established) < limits::SILENT_AFTER;
+        self.probe_at = turn.now
+            + if hurried {
+                limits::PROBE_INTERVAL_UNCONFIRMED
+            } else {
+                limits::PROBE_INTERVAL
+            };
+    }
+
+    pub fn status<D: Dataplane<Ticket = T>>(&self, dataplane: &D, now: Time) -> SessionStatus {
+        let state = match (&self.current, self.silent, self.remote()) {
+            (Some(_), false, _) => "up",
+            (Some(_), true, _) => "silent",
+            (None, _, Some(_)) => "handshake",
+            (None, _, None) => "waiting",
+        };
+        let current = self.current.as_ref();
+        let waiting = |attempt: &&Attempt<T>| matches!(attempt.stage, AttemptStage::Waiting { .. });
+        SessionStatus {
+            peer: self.settings.name.clone(),
+            state,
+            remote: self.remote(),
+            initiator: current.map(|current| current.initiator),
+            key_age_s: current.map(|current| now.since(current.created).as_secs_f64()),
+            last_heard_ms: dataplane
+                .last_heard(self.id)
+                .map(|heard| now.since(heard).as_secs_f64() * 1e3),
+            generation: self
+                .generations
+                .confirmed
+                .map_or(0, |(_, generation)| generation),
+            unanswered_inits: self.attempt.as_ref().filter(waiting).map_or(0, |a| a.tries),
+            sessions_established: self.sessions_established,
+        }
+    }
+}
+
+/// How long the init after `tries` others waits for its answer.
+fn retry_delay(tries: u32, random: u32) -> Duration {
+    let longest = if tries < limits::RETRIES_FIRST {
+        limits::RETRY_FIRST
+    } else if tries < limits::RETRIES_FIRST + limits::RETRIES_SECOND {
+        limits::RETRY_SECOND
+    } else {
+        limits::RETRY_LATER
+    };
+    longest - longest.mul_f64(0.25 * f64::from(random) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retries_slow_down_and_never_wait_longer_than_4_s() {
+        assert_eq!(retry_delay(0, 0), Duration::from_secs(1));
+        assert_eq!(retry_delay(2, u32::MAX), Duration::from_millis(750));
+        assert_eq!(retry_delay(3, 0), Duration::from_secs(2));
+        assert_eq!(retry_delay(8, 0), Duration::from_secs(4));
+        assert_eq!(retry_delay(u32::MAX, u32::MAX), Duration::from_secs(3));
+    }
+
+    #[test]
+    fn a_generation_belongs_to_one_incarnation() {
+        let mut generations = Generations::default();
+        assert_eq!(generations.of(77), 1);
+        assert_eq!(generations.of(77), 1);
+        assert!(!generations.confirm(77, 1));
+        // A replayed handshake of an older incarnation takes a number and changes nothing.
+        assert_eq!(generations.of(66), 2);
+        assert_eq!(generations.of(77), 1);
+        assert_eq!(generations.of(88), 3);
+        assert!(generations.confirm(88, 3));
+        assert!(!generations.confirm(88, 3));
+    }
+}

@@ -1,0 +1,879 @@
+//! Two gateways' sessions over a lossy wire, in virtual time.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use shardgate_core::limits::{KEY_LIFETIME, KEY_SLOTS, REKEY_AFTER, REKEY_AFTER_SEALS};
+use shardgate_core::wire::handshake::{INIT_LEN, MAC_LEN, TRAILER_LEN};
+
+use super::noise::Mac1Key;
+use super::*;
+use crate::limits;
+
+const A: usize = 0;
+const B: usize = 1;
+
+fn address(side: usize) -> SocketAddr {
+    SocketAddr::from(([10, 9, 0, side as u8 + 1], 4600))
+}
+
+/// xorshift64*, so that a seed replays a run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) {
+        for byte in bytes {
+            *byte = self.next() as u8;
+        }
+    }
+
+    fn chance(&mut self, percent: u32) -> bool {
+        self.next() % 100 < u64::from(percent)
+    }
+}
+
+/// What travels between the two.
+#[derive(Clone, Debug)]
+enum Packet {
+    Handshake(Vec<u8>),
+    /// Sealed under a key, addressed to an index: `Probe` is answered, `Echo` is not.
+    Data {
+        index: u32,
+        key: [u8; 32],
+        what: Data,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Data {
+    Probe,
+    Echo,
+    Close,
+}
+
+/// One lcore that needs `latency` to carry out a command, and keeps the engine's promises.
+struct Fake {
+    now: Time,
+    latency: Duration,
+    posted: Vec<Time>,
+    receive: HashMap<u32, ([u8; 32], u32)>,
+    retired: HashSet<u32>,
+    send: Option<(u32, [u8; 32])>,
+    confirmed: HashSet<u32>,
+    heard: Option<Time>,
+    closed: bool,
+    seals: u64,
+    out: Vec<Packet>,
+    generations: Vec<u32>,
+}
+
+impl Fake {
+    fn new(now: Time) -> Self {
+        Self {
+            now,
+            latency: Duration::from_millis(2),
+            posted: Vec::new(),
+            receive: HashMap::new(),
+            retired: HashSet::new(),
+            send: None,
+            confirmed: HashSet::new(),
+            heard: None,
+            closed: false,
+            seals: 0,
+            out: Vec::new(),
+            generations: Vec::new(),
+        }
+    }
+
+    fn seal(&mut self, what: Data) {
+        if let Some((index, key)) = self.send {
+            self.seals += 1;
+            self.out.push(Packet::Data { index, key, what });
+        }
+    }
+
+    /// True if it opened.
+    fn open(&mut self, index: u32, key: [u8; 32], what: Data) -> bool {
+        if self
+            .receive
+            .get(&index)
+            .is_none_or(|(known, _)| *known != key)
+        {
+            return false;
+        }
+        self.confirmed.insert(index);
+        self.heard = Some(self.now);
+        match what {
+            Data::Probe => self.seal(Data::Echo),
+            Data::Echo => {}
+            Data::Close => self.closed = true,
+        }
+        true
+    }
+}
+
+impl Dataplane for Fake {
+    type Ticket = usize;
+
+    fn now(&self) -> Time {
+        self.now
+    }
+
+    fn receive(&mut self, _frame: &mut Vec<u8>) -> Option<usize> {
+        None
+    }
+
+    fn send(&mut self, _port: usize, _frame: &[u8]) -> bool {
+        true
+    }
+
+    fn post(&mut self, command: Command) -> usize {
+        match command {
+            Command::InstallReceiveKey(key) => {
+                let slot = key.receiver_index % KEY_SLOTS as u32;
+                let taken = self
+                    .receive
+                    .keys()
+                    .any(|index| index % KEY_SLOTS as u32 == slot);
+                assert!(!taken, "key slot {slot} is in use");
+                self.receive
+                    .insert(key.receiver_index, (*key.key.bytes(), key.generation));
+                self.confirmed.remove(&key.receiver_index);
+            }
+            Command::RetireReceiveKey { receiver_index } => {
+                assert!(
+                    self.receive.remove(&receiver_index).is_some(),
+                    "retired twice"
+                );
+                self.retired.insert(receiver_index);
+            }
+            Command::InstallSendKey(key) => {
+                self.send = Some((key.receiver_index, *key.key.bytes()));
+                self.seals = 0;
+                self.generations.push(key.generation);
+            }
+            Command::RetireSendKey { .. } => self.send = None,
+            Command::Probe { .. } => self.seal(Data::Probe),
+            Command::Close { .. } => self.seal(Data::Close),
+            Command::SetPath { .. } => unreachable!("sessions set no paths"),
+        }
+        self.posted.push(self.now);
+        self.posted.len() - 1
+    }
+
+    fn acknowledged(&mut self, ticket: usize) -> bool {
+        self.now.since(self.posted[ticket]) >= self.latency
+    }
+
+    fn confirmed(&self, receiver_index: u32) -> bool {
+        self.confirmed.contains(&receiver_index)
+    }
+
+    fn seals(&self, _peer: u16) -> u64 {
+        self.seals
+    }
+
+    fn take_closed(&mut self, _peer: u16) -> bool {
+        std::mem::take(&mut self.closed)
+    }
+
+    fn last_heard(&self, _peer: u16) -> Option<Time> {
+        self.heard
+    }
+
+    fn streams(&self, _peer: u16) -> u8 {
+        2
+    }
+}
+
+struct Side {
+    sessions: Sessions<usize>,
+    plane: Fake,
+}
+
+struct World {
+    sides: [Option<Side>; 2],
+    keys: [[u8; 32]; 2],
+    psk: [[u8; 32]; 2],
+    /// Whether a side is configured with the other's address.
+    knows: [bool; 2],
+    wall_ns: [u64; 2],
+    now: Time,
+    delay: Duration,
+    loss_percent: u32,
+    cut: bool,
+    no_inits_from: Option<usize>,
+    random: Random,
+    wire: BTreeMap<(Time, u64), (usize, SocketAddr, Packet)>,
+    sent: u64,
+    /// Every handshake datagram ever sent, and by whom.
+    captured: Vec<(usize, Vec<u8>)>,
+    /// Data that arrived and did not open.
+    lost_data: u64,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed | 1);
+        let mut keys = [[0; 32]; 2];
+        for key in &mut keys {
+            random.fill(key);
+        }
+        let mut world = Self {
+            sides: [None, None],
+            keys,
+            psk: [[0; 32]; 2],
+            knows: [true, true],
+            wall_ns: [1_700_000_000_000_000_000; 2],
+            now: Time(5_000_000_000),
+            delay: Duration::from_millis(20),
+            loss_percent: 0,
+            cut: false,
+            no_inits_from: None,
+            random,
+            wire: BTreeMap::new(),
+            sent: 0,
+            captured: Vec::new(),
+            lost_data: 0,
+        };
+        world.start(A);
+        world.start(B);
+        world
+    }
+
+    /// Both sides again, with what the test changed.
+    fn restarted(mut self) -> Self {
+        self.start(A);
+        self.start(B);
+        self
+    }
+
+    fn start(&mut self, side: usize) {
+        let peer = PeerSettings {
+            name: format!("side-{}", 1 - side),
+            public_key: crate::keys::public(&self.keys[1 - side]),
+            preshared_key: Zeroizing::new(self.psk[side]),
+            port: 0,
+            remote: self.knows[side].then_some(address(1 - side)),
+        };
+        let identity = Identity::new(Zeroizing::new(self.keys[side]));
+        let random = &mut self.random;
+        let sessions = Sessions::new(identity, vec![peer], self.now, &mut |bytes| {
+            random.fill(bytes)
+        });
+        self.sides[side] = Some(Side {
+            sessions,
+            plane: Fake::new(self.now),
+        });
+    }
+
+    fn kill(&mut self, side: usize) {
+        self.sides[side] = None;
+    }
+
+    fn side(&mut self, side: usize) -> &mut Side {
+        self.sides[side].as_mut().unwrap()
+    }
+
+    fn counters(&self, side: usize) -> &HandshakeCounters {
+        self.sides[side].as_ref().unwrap().sessions.counters()
+    }
+
+    fn transmit(&mut self, from: usize, packet: Packet) {
+        let init = matches!(&packet, Packet::Handshake(datagram) if datagram.len() == INIT_LEN);
+        if init && self.no_inits_from == Some(from) {
+            return;
+        }
+        if self.cut || self.random.chance(self.loss_percent) {
+            return;
+        }
+        self.sent += 1;
+        let at = (self.now + self.delay, self.sent);
+        self.wire.insert(at, (1 - from, address(from), packet));
+    }
+
+    /// Hands a datagram to a side, as if it had come from `source`.
+    fn deliver(&mut self, to: usize, source: SocketAddr, datagram: &[u8]) {
+        let wall_ns = self.wall(to);
+        let random = &mut self.random;
+        let Some(side) = &mut self.sides[to] else {
+            return;
+        };
+        let mut fill = |bytes: &mut [u8]| random.fill(bytes);
+        let mut turn = Turn {
+            now: self.now,
+            wall_ns,
+            random: &mut fill,
+            dataplane: &mut side.plane,
+        };
+        side.sessions.handle(&mut turn, 0, source, datagram);
+    }
+
+    fn wall(&self, side: usize) -> u64 {
+        self.wall_ns[side] + self.now.as_nanos()
+    }
+
+    /// One millisecond.
+    fn step(&mut self) {
+        self.now += Duration::from_millis(1);
+        while let Some(entry) = self.wire.first_entry() {
+            if entry.key().0 > self.now {
+                break;
+            }
+            let (to, source, packet) = entry.remove();
+            match packet {
+                Packet::Handshake(datagram) => self.deliver(to, source, &datagram),
+                Packet::Data { index, key, what } => {
+                    let opened = self.sides[to]
+                        .as_mut()
+                        .is_some_and(|s| s.plane.open(index, key, what));
+                    self.lost_data += u64::from(!opened);
+                }
+            }
+        }
+        for at in [A, B] {
+            let wall_ns = self.wall(at);
+            let random = &mut self.random;
+            let Some(side) = &mut self.sides[at] else {
+                continue;
+            };
+            side.plane.now = self.now;
+            let mut fill = |bytes: &mut [u8]| random.fill(bytes);
+            let mut turn = Turn {
+                now: self.now,
+                wall_ns,
+                random: &mut fill,
+                dataplane: &mut side.plane,
+            };
+            side.sessions.poll(&mut turn);
+            let mut packets = std::mem::take(&mut side.plane.out);
+            while let Some(output) = side.sessions.poll_output() {
+                if let Output::Send {
+                    remote, datagram, ..
+                } = output
+                {
+                    assert_eq!(remote, address(1 - at));
+                    self.captured.push((at, datagram.clone()));
+                    packets.push(Packet::Handshake(datagram));
+                }
+            }
+            for packet in packets {
+                self.transmit(at, packet);
+            }
+        }
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.step();
+        }
+    }
+
+    /// Runs until `done`, and says how long that took; fails after `limit`.
+    fn run_until(&mut self, limit: Duration, done: impl Fn(&Self) -> bool) -> Duration {
+        let start = self.now;
+        while !done(self) {
+            assert!(self.now.since(start) < limit, "not done after {limit:?}");
+            self.step();
+        }
+        self.now.since(start)
+    }
+
+    /// Both sides can seal what the other opens.
+    fn flowing(&self) -> bool {
+        let [Some(a), Some(b)] = &self.sides else {
+            return false;
+        };
+        let opens = |from: &Side, to: &Side| {
+            from.plane.send.is_some_and(|(index, key)| {
+                to.plane
+                    .receive
+                    .get(&index)
+                    .is_some_and(|(known, _)| *known == key)
+            })
+        };
+        opens(a, b) && opens(b, a)
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[test]
+fn two_gateways_that_start_together_talk_after_two_round_trips() {
+    for seed in 1..20 {
+        let mut world = World::new(seed);
+        let took = world.run_until(MINUTE, World::flowing);
+        assert!(took < Duration::from_millis(90), "{took:?}");
+        world.run(Duration::from_secs(5));
+        // One of the two inits gave way.
+        for side in [A, B] {
+            let counters = *world.counters(side);
+            assert_eq!(
+                counters.completed_as_initiator + counters.completed_as_responder,
+                1
+            );
+            assert_eq!(counters.inits_sent, 1);
+            assert_eq!(world.side(side).plane.generations, [1]);
+        }
+        let ties = world.counters(A).rejected.of(Reject::Simultaneous)
+            + world.counters(B).rejected.of(Reject::Simultaneous);
+        assert_eq!(ties, 1);
+    }
+}
+
+#[test]
+fn the_smaller_public_key_wins_a_tie() {
+    for seed in 1..10 {
+        let mut world = World::new(seed);
+        world.run_until(MINUTE, World::flowing);
+        let smaller = if crate::keys::public(&world.keys[A]) < crate::keys::public(&world.keys[B]) {
+            A
+        } else {
+            B
+        };
+        world.run(Duration::from_secs(1));
+        assert_eq!(world.counters(smaller).completed_as_initiator, 1);
+        assert_eq!(world.counters(1 - smaller).completed_as_responder, 1);
+    }
+}
+
+#[test]
+fn nothing_is_sealed_by_the_responder_before_the_key_is_confirmed() {
+    let mut world = World::new(3);
+    world.knows = [true, false];
+    world = world.restarted();
+    world.run_until(MINUTE, |world| world.counters(B).responses_sent == 1);
+    assert!(world.side(B).plane.send.is_none());
+    // The initiator's challenge gets lost, and all the others too.
+    world.loss_percent = 100;
+    world.run(Duration::from_secs(8));
+    assert!(world.side(B).plane.send.is_none());
+    world.loss_percent = 0;
+    world.run_until(Duration::from_secs(5), World::flowing);
+}
+
+#[test]
+fn keys_are_renewed_every_two_minutes_without_a_gap_or_a_new_generation() {
+    let mut world = World::new(4);
+    world.run_until(MINUTE, World::flowing);
+    world.run(Duration::from_secs(10 * 60));
+    assert_eq!(world.lost_data, 0);
+    for side in [A, B] {
+        let counters = world.counters(side);
+        let sessions = counters.completed_as_initiator + counters.completed_as_responder;
+        let expected = 1 + 600 / REKEY_AFTER.as_secs();
+        assert!((expected - 1..=expected).contains(&sessions), "{sessions}");
+        let plane = &world.side(side).plane;
+        assert!(plane.generations.iter().all(|&generation| generation == 1));
+        assert!(plane.receive.len() <= 2, "old receive keys stay");
+    }
+}
+
+#[test]
+fn the_responder_renews_the_keys_when_the_initiator_cannot() {
+    let mut world = World::new(5);
+    world.knows = [true, false];
+    world = world.restarted();
+    world.run_until(MINUTE, World::flowing);
+    assert_eq!(world.counters(A).completed_as_initiator, 1);
+    world.no_inits_from = Some(A);
+    world.run(REKEY_AFTER + limits::RESPONDER_GRACE - Duration::from_millis(100));
+    assert!(world.counters(A).inits_sent > 1);
+    assert_eq!(world.counters(B).inits_sent, 0);
+    world.run(Duration::from_secs(3));
+    assert_eq!(world.counters(A).completed_as_initiator, 1);
+    assert_eq!(world.counters(B).completed_as_initiator, 1);
+    assert!(world.flowing());
+}
+
+#[test]
+fn many_seals_bring_a_new_key() {
+    let mut world = World::new(6);
+    world.run_until(MINUTE, World::flowing);
+    world.run(Duration::from_secs(2));
+    world.side(A).plane.seals = REKEY_AFTER_SEALS + REKEY_AFTER_SEALS / 8;
+    world.run(Duration::from_secs(1));
+    let counters = world.counters(A);
+    assert_eq!(
+        counters.completed_as_initiator + counters.completed_as_responder,
+        2
+    );
+}
+
+#[test]
+fn keys_die_when_they_cannot_be_renewed() {
+    let mut world = World::new(7);
+    world.run_until(MINUTE, World::flowing);
+    world.cut = true;
+    world.run(KEY_LIFETIME + Duration::from_secs(1));
+    for side in [A, B] {
+        assert!(world.side(side).plane.send.is_none());
+        assert!(world.side(side).plane.receive.is_empty());
+    }
+    world.cut = false;
+    world.run_until(Duration::from_secs(5), World::flowing);
+}
+
+#[test]
+fn a_gateway_that_is_killed_and_restarted_is_back_within_a_second() {
+    for seed in 1..20 {
+        let mut world = World::new(seed);
+        world.run_until(MINUTE, World::flowing);
+        world.run(Duration::from_secs(7));
+        world.kill(B);
+        world.run(Duration::from_millis(1300));
+        world.start(B);
+        let took = world.run_until(MINUTE, World::flowing);
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        world.run(Duration::from_secs(2));
+        assert_eq!(world.side(A).plane.generations, [1, 2]);
+        assert_eq!(world.side(B).plane.generations, [1]);
+        assert_eq!(
+            world.side(A).plane.receive.len(),
+            1,
+            "keys of the old incarnation stay"
+        );
+    }
+}
+
+#[test]
+fn a_restarted_gateway_that_does_not_know_us_is_found_within_5_s() {
+    for (seed, away) in [(1, 1), (2, 5), (3, 20), (4, 60), (5, 170), (6, 300)] {
+        let mut world = World::new(seed);
+        world.knows = [true, false];
+        world = world.restarted();
+        world.run_until(MINUTE, World::flowing);
+        world.run(Duration::from_secs(3));
+        world.kill(B);
+        world.run(Duration::from_secs(away));
+        world.start(B);
+        let took = world.run_until(MINUTE, World::flowing);
+        assert!(took < Duration::from_secs(5), "{took:?} after {away} s");
+    }
+}
+
+#[test]
+fn an_outage_keeps_the_session() {
+    let mut world = World::new(8);
+    world.run_until(MINUTE, World::flowing);
+    world.run(Duration::from_secs(2));
+    world.cut = true;
+    world.run(Duration::from_secs(20));
+    for side in [A, B] {
+        let side = world.side(side);
+        let status = &side.sessions.status(&side.plane, side.plane.now)[0];
+        assert_eq!(status.state, "silent");
+    }
+    assert!(world.flowing());
+    world.cut = false;
+    world.run(Duration::from_secs(8));
+    for side in [A, B] {
+        let side = world.side(side);
+        let status = &side.sessions.status(&side.plane, side.plane.now)[0];
+        assert_eq!(status.state, "up");
+        assert_eq!(status.generation, 1);
+    }
+}
+
+#[test]
+fn close_ends_the_session_on_the_other_side() {
+    let mut world = World::new(9);
+    world.knows = [true, false];
+    world = world.restarted();
+    world.run_until(MINUTE, World::flowing);
+    world.run(Duration::from_secs(1));
+    let now = world.now;
+    let side = world.sides[A].as_mut().unwrap();
+    let mut fill = |_: &mut [u8]| {};
+    let mut turn = Turn {
+        now,
+        wall_ns: 0,
+        random: &mut fill,
+        dataplane: &mut side.plane,
+    };
+    side.sessions.close(&mut turn);
+    world.step();
+    world.kill(A);
+    world.run(Duration::from_millis(100));
+    let b = &world.side(B).plane;
+    assert!(b.send.is_none());
+    assert!(b.receive.is_empty());
+}
+
+#[test]
+fn a_replayed_init_is_counted_and_moves_nothing() {
+    let mut world = World::new(10);
+    world.knows = [true, false];
+    world = world.restarted();
+    world.run_until(MINUTE, World::flowing);
+    world.run(Duration::from_secs(1));
+    let (_, init) = world
+        .captured
+        .iter()
+        .find(|(from, _)| *from == A)
+        .cloned()
+        .unwrap();
+    assert_eq!(init.len(), INIT_LEN);
+    let commands = world.side(B).plane.posted.len();
+    for _ in 0..3 {
+        world.deliver(B, address(A), &init);
+    }
+    assert_eq!(world.counters(B).rejected.of(Reject::Replayed), 3);
+    assert_eq!(world.side(B).plane.posted.len(), commands);
+}
+
+#[test]
+fn an_init_replayed_to_a_restarted_gateway_proves_nothing() {
+    let mut world = World::new(11);
+    world.run_until(MINUTE, World::flowing);
+    world.run(Duration::from_secs(1));
+    let inits: Vec<_> = world
+        .captured
+        .iter()
+        .filter(|(_, datagram)| datagram.len() == INIT_LEN)
+        .cloned()
+        .collect();
+    // A starts again as another incarnation, B too, and hears an init of A's former life.
+    world.kill(A);
+    world.start(B);
+    for (from, init) in &inits {
+        if *from == A {
+            world.deliver(B, address(A), init);
+        }
+    }
+    world.run(Duration::from_secs(30));
+    assert!(world.side(B).plane.send.is_none());
+    assert!(
+        world.side(B).plane.receive.is_empty(),
+        "an unconfirmed key stays"
+    );
+    assert_eq!(world.counters(B).unconfirmed, 1);
+    world.start(A);
+    world.run_until(Duration::from_secs(5), World::flowing);
+}
+
+#[test]
+fn another_preshared_key_passes_nothing() {
+    let mut world = World::new(12);
+    world.psk = [[1; 32], [2; 32]];
+    world = world.restarted();
+    world.run(MINUTE);
+    for side in [A, B] {
+        assert!(world.side(side).plane.send.is_none());
+        let counters = world.counters(side);
+        assert_eq!(
+            counters.completed_as_initiator + counters.completed_as_responder,
+            0
+        );
+    }
+    let refused = world.counters(A).rejected.of(Reject::Authentication)
+        + world.counters(B).rejected.of(Reject::Authentication);
+    assert!(refused > 0);
+}
+
+#[test]
+fn a_stranger_passes_nothing() {
+    let mut world = World::new(13);
+    let stranger = World::new(99);
+    world.run_until(MINUTE, World::flowing);
+    // The stranger knows B's public key, so mac1 is right.
+    let identity = Identity::new(Zeroizing::new(stranger.keys[A]));
+    let settings = PeerSettings {
+        name: "b".into(),
+        public_key: crate::keys::public(&world.keys[B]),
+        preshared_key: Zeroizing::new([0; 32]),
+        port: 0,
+        remote: Some(address(B)),
+    };
+    let mut random = Random(5);
+    let mut fill = |bytes: &mut [u8]| random.fill(bytes);
+    let mut plane = Fake::new(world.now);
+    let mut sessions = Sessions::new(identity, vec![settings], world.now, &mut fill);
+    let mut turn = Turn {
+        now: world.now,
+        wall_ns: 1,
+        random: &mut fill,
+        dataplane: &mut plane,
+    };
+    sessions.poll(&mut turn);
+    let Some(Output::Send { datagram, .. }) = sessions.poll_output() else {
+        panic!("no init")
+    };
+    world.deliver(B, SocketAddr::from(([10, 9, 0, 66], 4600)), &datagram);
+    assert_eq!(world.counters(B).rejected.of(Reject::UnknownPeer), 1);
+}
+
+#[test]
+fn an_init_from_elsewhere_is_refused_and_spends_nothing() {
+    let mut world = World::new(14);
+    world.knows = [true, true];
+    world.cut = true;
+    world.step();
+    let (_, init) = world
+        .captured
+        .iter()
+        .find(|(from, _)| *from == A)
+        .cloned()
+        .unwrap();
+    world.deliver(B, SocketAddr::from(([10, 9, 0, 66], 4600)), &init);
+    assert_eq!(world.counters(B).rejected.of(Reject::SourceAddress), 1);
+    assert!(world.side(B).plane.receive.is_empty());
+    // The same init from the right address is still good.
+    world.deliver(B, address(A), &init);
+    let refused = world.counters(B).rejected;
+    assert_eq!(refused.total() - refused.of(Reject::Simultaneous), 1);
+}
+
+#[test]
+fn a_flood_of_good_looking_inits_costs_a_bounded_number_of_handshakes() {
+    let mut world = World::new(15);
+    world.run_until(MINUTE, World::flowing);
+    let mac1_key = Mac1Key::new(&crate::keys::public(&world.keys[B]));
+    let mut init = world
+        .captured
+        .iter()
+        .find(|(_, d)| d.len() == INIT_LEN)
+        .unwrap()
+        .1
+        .clone();
+    for n in 0..5000_u32 {
+        init[20..24].copy_from_slice(&n.to_be_bytes());
+        let end = init.len() - TRAILER_LEN;
+        let mac1 = mac1_key.make(&init[..end]);
+        init[end..end + MAC_LEN].copy_from_slice(&mac1);
+        world.deliver(B, SocketAddr::from((n.to_be_bytes(), 4600)), &init);
+    }
+    let rejected = world.counters(B).rejected;
+    let worked = rejected.of(Reject::Authentication);
+    assert!(
+        worked <= u64::from(limits::INITS_UNKNOWN_TOTAL.1),
+        "{worked}"
+    );
+    assert_eq!(rejected.of(Reject::RateLimited), 5000 - worked);
+    // The peer itself is still answered.
+    world.kill(A);
+    world.start(A);
+    world.run_until(Duration::from_secs(1), World::flowing);
+}
+
+#[test]
+fn a_forged_response_does_not_end_an_attempt() {
+    let mut world = World::new(16);
+    world.knows = [true, false];
+    world = world.restarted();
+    world.captured.clear();
+    world.run_until(MINUTE, |world| {
+        world.captured.iter().any(|(from, _)| *from == B)
+    });
+    let (_, response) = world
+        .captured
+        .iter()
+        .find(|(from, _)| *from == B)
+        .cloned()
+        .unwrap();
+    let mut forged = response.clone();
+    forged[40] ^= 1;
+    let mac1_key = Mac1Key::new(&crate::keys::public(&world.keys[A]));
+    let end = forged.len() - TRAILER_LEN;
+    let mac1 = mac1_key.make(&forged[..end]);
+    forged[end..end + MAC_LEN].copy_from_slice(&mac1);
+    world.deliver(A, address(B), &forged);
+    assert_eq!(world.counters(A).rejected.of(Reject::Authentication), 1);
+    let took = world.run_until(MINUTE, World::flowing);
+    assert!(took < Duration::from_millis(100), "{took:?}");
+    assert_eq!(world.counters(A).inits_sent, 1);
+}
+
+#[test]
+fn corrupt_and_truncated_messages_are_counted_and_keep_nothing() {
+    let mut world = World::new(17);
+    world.run_until(MINUTE, World::flowing);
+    world.run(Duration::from_secs(1));
+    let free = world.side(B).sessions.shared.indices.free();
+    let commands = world.side(B).plane.posted.len();
+    let before = world.counters(B).rejected.total();
+    let mut tried = 0;
+    for (_, datagram) in world.captured.clone() {
+        for at in 0..datagram.len() {
+            let mut corrupt = datagram.clone();
+            corrupt[at] ^= 0x40;
+            world.deliver(B, address(A), &corrupt);
+            world.deliver(B, address(A), &datagram[..at]);
+            tried += 2;
+        }
+    }
+    assert_eq!(world.counters(B).rejected.total() - before, tried);
+    assert_eq!(world.side(B).plane.posted.len(), commands);
+    assert_eq!(world.side(B).sessions.shared.indices.free(), free);
+}
+
+#[test]
+fn no_response_is_longer_than_its_init() {
+    let mut world = World::new(18);
+    world.run_until(MINUTE, World::flowing);
+    let lengths: Vec<_> = world.captured.iter().map(|(_, d)| d.len()).collect();
+    assert!(lengths.iter().all(|&len| len <= INIT_LEN));
+    assert!(lengths.iter().any(|&len| len < INIT_LEN));
+}
+
+#[test]
+fn slots_come_back() {
+    let mut world = World::new(19);
+    world.run_until(MINUTE, World::flowing);
+    for _ in 0..50 {
+        world.kill(B);
+        world.start(B);
+        world.run(Duration::from_secs(6));
+    }
+    assert!(world.flowing());
+    world.run(KEY_LIFETIME);
+    let side = world.side(A);
+    assert!(side.sessions.shared.indices.free() >= KEY_SLOTS - 1 - 3);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    /// Whatever the wire does, when it is good again the tunnel flows again.
+    #[test]
+    fn sessions_recover_from_any_history(
+        seed in any::<u64>(),
+        knows_b in any::<bool>(),
+        events in proptest::collection::vec((0..6_u8, 50..4000_u64), 1..20),
+    ) {
+        let mut world = World::new(seed);
+        world.knows = [true, knows_b];
+        world = world.restarted();
+        for (event, pause_ms) in events {
+            match event {
+                0 => world.kill(A),
+                1 => world.kill(B),
+                2 => world.start(A),
+                3 => world.start(B),
+                4 => world.loss_percent = 40,
+                _ => world.cut = !world.cut,
+            }
+            world.run(Duration::from_millis(pause_ms));
+        }
+        world.cut = false;
+        world.loss_percent = 0;
+        for side in [A, B] {
+            if world.sides[side].is_none() {
+                world.start(side);
+            }
+        }
+        world.run_until(Duration::from_secs(12), World::flowing);
+        world.run(Duration::from_secs(3));
+        prop_assert!(world.flowing());
+    }
+}
