@@ -8,6 +8,9 @@
 use std::path::Path;
 
 use crate::error::Error;
+use sockets::Geometry;
+
+pub(crate) mod sockets;
 
 /// Bytes of a ring frame that the kernel keeps before a received frame: the tpacket2 header (32), the
 /// link-layer address (20), alignment, and the Ethernet header's offset (`TPACKET2_HDRLEN`,
@@ -191,6 +194,23 @@ impl AfPacket {
         })
     }
 
+    /// What the driver's sockets look like, once [`AfPacket::with_geometry`] has filled it in.
+    pub(crate) fn geometry(&self) -> Result<Geometry, Error> {
+        let number = |key: &str| {
+            self.number(key)?
+                .ok_or_else(|| self.bad(format!("{key} has not been worked out")))
+        };
+        let frame = number("framesz")?;
+        Ok(Geometry {
+            queues: self.number("qpairs")?.unwrap_or(1),
+            frame,
+            block: number("blocksz")?,
+            count: number("framecnt")?,
+            received_max: frame.saturating_sub(RX_OVERHEAD),
+            qdisc_bypass: self.argument("qdisc_bypass") != Some("0"),
+        })
+    }
+
     /// The device string for EAL.
     pub fn devargs(&self) -> String {
         self.arguments
@@ -223,7 +243,7 @@ impl AfPacket {
             .map(|number| number.map(|n| n as usize))
     }
 
-    fn bad(&self, reason: String) -> Error {
+    pub(crate) fn bad(&self, reason: String) -> Error {
         Error::BadDevice {
             device: self.device.clone(),
             reason,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use dpdk_sys as sys;
 
+use crate::af_packet::sockets::{Snapshot, Sockets};
 use crate::af_packet::{self, AfPacket};
 use crate::eal::{Eal, EalInner};
 use crate::error::{Error, c_string};
@@ -93,6 +94,7 @@ struct PortInner {
     name: String,
     origin: Origin,
     af_packet: Option<AfPacket>,
+    sockets: Option<Sockets>,
     /// The pools of its rx queues, once it is configured: the driver takes mbufs from them until the
     /// port is closed. Also the lock of everything that changes the port.
     pools: Mutex<Option<Vec<Pool>>>,
@@ -104,7 +106,8 @@ impl Port {
     /// (`net_tap0,iface=lan0`).
     ///
     /// For af_packet, ring geometry that fits the interface's MTU is added
-    /// ([`AfPacket::with_geometry`]).
+    /// ([`AfPacket::with_geometry`]), and frames are received as they are on the wire: the driver by
+    /// itself would have the kernel put IPv4 fragments together, and cut what is then too long.
     ///
     /// # Errors
     ///
@@ -128,20 +131,32 @@ impl Port {
         };
         let eal = eal.inner();
         eal.claim(name)?;
-        match open(name, &arguments.unwrap_or_default(), af_packet.is_some()) {
-            Ok((id, origin)) => Ok(Port(Arc::new(PortInner {
-                id,
-                name: name.to_owned(),
-                origin,
-                af_packet,
-                pools: Mutex::new(None),
-                eal,
-            }))),
-            Err(error) => {
-                eal.release(name);
-                Err(error)
-            }
+        // The sockets of an af_packet port are known by not having been there before.
+        static OPENING: Mutex<()> = Mutex::new(());
+        let opening = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = Snapshot::take().map_err(|error| Error::BadDevice {
+            device: device.to_owned(),
+            reason: format!("cannot list this process's sockets: {error}"),
+        })?;
+        let (id, origin) = open(name, &arguments.unwrap_or_default(), af_packet.is_some())
+            .inspect_err(|_| eal.release(name))?;
+        // From here on an early return closes it.
+        let mut inner = PortInner {
+            id,
+            name: name.to_owned(),
+            origin,
+            af_packet,
+            sockets: None,
+            pools: Mutex::new(None),
+            eal,
+        };
+        if let Some(device) = &inner.af_packet {
+            let sockets = Sockets::replace(&before, device.iface(), &device.geometry()?)
+                .map_err(|error| device.bad(format!("its sockets: {error}")))?;
+            inner.sockets = Some(sockets);
         }
+        drop(opening);
+        Ok(Port(Arc::new(inner)))
     }
 
     /// The device's name: its PCI address, or the vdev's name.
@@ -320,7 +335,7 @@ impl Port {
             opackets: stats.opackets,
             ibytes: stats.ibytes,
             obytes: stats.obytes,
-            imissed: stats.imissed,
+            imissed: stats.imissed + self.0.sockets.as_ref().map_or(0, Sockets::missed),
             ierrors: stats.ierrors,
             oerrors: stats.oerrors,
             rx_nombuf: stats.rx_nombuf,
@@ -427,8 +442,8 @@ fn open(name: &str, arguments: &str, retry: bool) -> Result<(u16, Origin), Error
     } else {
         c"vdev"
     };
-    // A fanout group of a process that is just ending makes the kernel refuse af_packet's socket
-    // (EINVAL) for a moment; the driver does not say why it failed.
+    // While another process opens or closes an af_packet port, its fanout group can have the number
+    // that the driver picks here, and the kernel refuses (EINVAL); the driver does not say why.
     let attempts = if retry { 5 } else { 1 };
     let mut code = 0;
     for attempt in 0..attempts {

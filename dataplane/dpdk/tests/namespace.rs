@@ -161,7 +161,7 @@ fn receive(rx: &mut RxQueue, count: usize) -> Vec<Vec<u8>> {
         }
         frames.extend(burst.drain(..).map(|mbuf| {
             assert_eq!(mbuf.port(), rx.port().id());
-            assert_eq!(mbuf.headroom() >= HEADROOM - 4, true);
+            assert!(mbuf.headroom() >= HEADROOM - 4);
             mbuf.data().to_vec()
         }));
     }
@@ -327,6 +327,107 @@ fn af_packet_spreads_over_its_queues_without_loss() {
     }
 }
 
+/// The driver's own sockets would have the kernel put the fragments together.
+#[test]
+fn af_packet_leaves_fragments_alone() {
+    if inside("af_packet_leaves_fragments_alone") {
+        wire(1500);
+        let mut pool = pool_for("fragments", 1500, 255);
+        let (_, mut rx, _) = start("net_af_packet0,iface=left", &pool, 1500);
+        let (_, _, mut tx) = start("net_af_packet1,iface=right", &pool, 1500);
+        let frames: Vec<_> = (0..6)
+            .map(|i| {
+                let mut frame = udp(7, &[i as u8; 1472]);
+                let more = if i < 5 { 0x2000 } else { 0 };
+                let field: u16 = more | (i * (1480 / 8));
+                frame[20..22].copy_from_slice(&field.to_be_bytes());
+                checksum(&mut frame);
+                frame
+            })
+            .collect();
+        send(&mut tx, &mut pool, &frames);
+        assert!(receive(&mut rx, frames.len()) == frames);
+    }
+}
+
+#[test]
+fn af_packet_never_hands_over_a_cut_frame() {
+    if inside("af_packet_never_hands_over_a_cut_frame") {
+        // The MTU is raised under a running port, as a stand-in for a host's offloads.
+        wire(1500);
+        let mut pool = pool_for("cut", 9000, 255);
+        let (_, mut rx, _) = start("net_af_packet0,iface=left", &pool, 1500);
+        for end in ["left", "right"] {
+            assert!(ip(&["link", "set", end, "mtu", "9000"]));
+        }
+        let (_, _, mut tx) = start("net_af_packet1,iface=right", &pool, 9000);
+        // A ring frame of 2048 bytes has room for 1982.
+        let frames: Vec<_> = [1981, 1982, 1983, 9014, 60]
+            .map(|len| frame(&[], 0x88b5, len, 1))
+            .into();
+        send(&mut tx, &mut pool, &frames);
+        let whole: Vec<_> = frames
+            .iter()
+            .filter(|frame| frame.len() <= 1982)
+            .cloned()
+            .collect();
+        assert!(receive(&mut rx, frames.len()) == whole);
+    }
+}
+
+#[test]
+fn af_packet_counts_what_a_full_ring_loses() {
+    if inside("af_packet_counts_what_a_full_ring_loses") {
+        wire(1500);
+        let mut pool = pool_for("missed", 1500, 1023);
+        let (port, mut rx, _) = start("net_af_packet0,iface=left,framecnt=64", &pool, 1500);
+        let (_, _, mut tx) = start("net_af_packet1,iface=right", &pool, 1500);
+        let frames: Vec<_> = (0..100).map(|i| frame(&[], 0x88b5, 200, i)).collect();
+        for round in 1..=2 {
+            send(&mut tx, &mut pool, &frames);
+            assert_eq!(receive(&mut rx, 100), frames[..64]);
+            for _ in 0..2 {
+                let stats = port.stats().expect("counters");
+                assert_eq!((stats.ipackets, stats.imissed), (round * 64, round * 36));
+            }
+        }
+    }
+}
+
+/// A frame that the kernel sends on the interface is not one that came in.
+#[test]
+fn af_packet_does_not_hear_its_own_host() {
+    if inside("af_packet_does_not_hear_its_own_host") {
+        wire(1500);
+        let pool = pool_for("host", 1500, 255);
+        for queues in ["1", "2"] {
+            let port = Port::create(eal(), &format!("net_af_packet0,iface=left,qpairs={queues}"));
+            let queues = queues.parse().expect("a number");
+            let all = PortConfig {
+                rx_pools: vec![pool.clone(); queues],
+                tx_queues: queues,
+                ..config(&pool, 1500)
+            };
+            let (mut rx, _tx) = port.expect("it opens").configure(&all).expect("it starts");
+            let (_, mut far, _) = start("net_af_packet1,iface=right", &pool, 1500);
+            // An address makes the kernel ask who has its neighbour's.
+            let address = ["addr", "replace", "10.1.2.3/24", "dev", "left"];
+            assert!(ip(&address));
+            let socket = std::net::UdpSocket::bind("10.1.2.3:0").expect("a socket");
+            socket
+                .send_to(b"x", "10.1.2.4:9")
+                .expect("it is queued behind the question");
+            assert!(
+                !receive(&mut far, 1).is_empty(),
+                "the far end hears the question"
+            );
+            for queue in &mut rx {
+                assert!(receive(queue, 1).is_empty());
+            }
+        }
+    }
+}
+
 /// A UDP packet in a frame; `port` tells the flows apart.
 fn udp(port: u16, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0x02, 0, 0, 0, 0, 1, 0x02, 0, 0, 0, 0, 2, 0x08, 0x00];
@@ -334,16 +435,22 @@ fn udp(port: u16, payload: &[u8]) -> Vec<u8> {
     bytes.extend([0x45, 0]);
     bytes.extend(total.to_be_bytes());
     bytes.extend([0, 0, 0x40, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
-    let sum = bytes[14..34].chunks(2).fold(0u32, |sum, pair| {
-        sum + u32::from(u16::from_be_bytes([pair[0], pair[1]]))
-    });
-    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
-    bytes[24..26].copy_from_slice(&sum.to_be_bytes());
     for field in [port, 9, total - 20, 0] {
         bytes.extend(field.to_be_bytes());
     }
     bytes.extend(payload);
+    checksum(&mut bytes);
     bytes
+}
+
+/// Fills in the checksum of a frame's IPv4 header.
+fn checksum(frame: &mut [u8]) {
+    frame[24..26].fill(0);
+    let sum = frame[14..34].chunks(2).fold(0u32, |sum, pair| {
+        sum + u32::from(u16::from_be_bytes([pair[0], pair[1]]))
+    });
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
 }
 
 #[test]
