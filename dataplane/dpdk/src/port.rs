@@ -14,7 +14,6 @@ use crate::eal::{Eal, EalInner};
 use crate::error::{Error, c_string};
 use crate::mbuf::{forget_front, raw_parts};
 use crate::pool::Pool;
-use crate::ring::RingItem;
 use crate::{BURST, Burst};
 
 /// What a driver says about a port.
@@ -570,8 +569,10 @@ pub struct TxQueue {
 impl TxQueue {
     /// Sends from the front of the burst what the driver takes, and says how many; the others stay
     /// in the caller's hands. Never waits for room.
+    ///
+    /// Takes plain packets only: what is sealed says so by becoming one, and nothing else can.
     #[inline]
-    pub fn burst<T: RingItem>(&mut self, burst: &mut Burst<T>) -> usize {
+    pub fn burst(&mut self, burst: &mut Burst) -> usize {
         let (items, count) = raw_parts(burst);
         if count == 0 {
             return 0;

@@ -6,13 +6,14 @@ use core::ptr::NonNull;
 use std::sync::Arc;
 
 use dpdk_sys as sys;
+use shardgate_core::seal::{Opened, Received, Sealed, Unsealed};
 
 use crate::eal::{Eal, EalInner};
 use crate::error::{Error, c_string};
 use crate::mbuf::{Mbuf, forget_front, free_burst, raw_parts};
 use crate::{BURST, Burst};
 
-/// What a ring, a tx queue and a bulk free can carry: an [`Mbuf`], or a wrapper that says more about
+/// What a ring and a bulk free can carry: an [`Mbuf`], or a wrapper that says more about
 /// it (sealed, opened) and is otherwise the same thing.
 ///
 /// # Safety
@@ -23,6 +24,14 @@ pub unsafe trait RingItem: Send + Sized {}
 
 // SAFETY: it is the mbuf.
 unsafe impl RingItem for Mbuf {}
+// SAFETY: `repr(transparent)` over the mbuf, and none of them implements `Drop`.
+unsafe impl RingItem for Unsealed<Mbuf> {}
+// SAFETY: as above.
+unsafe impl RingItem for Sealed<Mbuf> {}
+// SAFETY: as above.
+unsafe impl RingItem for Received<Mbuf> {}
+// SAFETY: as above.
+unsafe impl RingItem for Opened<Mbuf> {}
 
 /// A ring for `size` - 1 packets; `size` is a power of two from 2 on.
 ///

@@ -5,7 +5,9 @@ mod common;
 use common::eal;
 use shardgate_core::buffer::{Buffer, BufferPool, HeapBuffer, Meta};
 use shardgate_core::limits::HEADROOM;
+use shardgate_core::seal::Received;
 use shardgate_core::time::Time;
+use shardgate_core::wire::header::{ClearHeader, Kind};
 use shardgate_dpdk::{
     BURST, Burst, Error, LcoreId, Mbuf, Pool, Port, PortConfig, free_burst, leaked_pools, spsc,
 };
@@ -471,4 +473,44 @@ fn a_pool_with_packets_out_is_leaked_and_counted_not_freed() {
     assert_eq!(number(&mbuf), 77);
     assert!(mbuf.append(1000).is_some());
     drop(mbuf);
+}
+
+/// What a packet was proved to be is still known on the other lcore, and it is freed like any other.
+#[test]
+fn a_ring_keeps_the_type_of_what_it_carries() {
+    let header = ClearHeader {
+        kind: Kind::Data,
+        stream: 3,
+        path: 1,
+        receiver_index: 0xfeed_beef,
+        path_number: 12,
+    };
+    let mut pool = pool("typed", 63);
+    let (mut producer, mut consumer) = spsc::<Received<Mbuf>>(eal(), "typed", 64).expect("a ring");
+    let mut burst = Burst::new();
+    let mut fill = |burst: &mut Burst<Received<Mbuf>>| {
+        while !burst.is_full() {
+            let mut mbuf = pool.alloc().expect("the pool has more");
+            mbuf.append(40 + burst.len()).expect("room").fill(0);
+            mbuf.data_mut()[..16].copy_from_slice(&header.to_bytes());
+            let (received, parsed) = Received::new(mbuf).expect("well-formed");
+            assert_eq!(parsed, header);
+            burst.push(received);
+        }
+    };
+    fill(&mut burst);
+    assert_eq!(
+        (producer.push(&mut burst), consumer.pop(&mut burst)),
+        (BURST, BURST)
+    );
+    assert!(
+        (0..)
+            .zip(&burst)
+            .all(|(i, received)| received.buffer().len() == 40 + i)
+    );
+    free_burst(&mut burst);
+    fill(&mut burst);
+    assert_eq!(producer.push(&mut burst), BURST);
+    drop((producer, consumer));
+    assert_eq!(pool.available(), 63);
 }

@@ -13,7 +13,7 @@
 //! nothing but that address and that number, goes on as before. If a socket is not what this expects,
 //! the port is refused.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io::{Error as IoError, Result};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -54,12 +54,13 @@ impl Geometry {
     }
 }
 
-/// Packet sockets of this process at one moment.
-pub(crate) struct Snapshot(BTreeSet<RawFd>);
+/// Packet sockets of this process at one moment, by the kernel's number, which is not used again while
+/// the socket lives (a descriptor's is).
+pub(crate) struct Snapshot(BTreeMap<String, RawFd>);
 
 impl Snapshot {
     pub(crate) fn take() -> Result<Snapshot> {
-        let mut sockets = BTreeSet::new();
+        let mut sockets = BTreeMap::new();
         for entry in std::fs::read_dir("/proc/self/fd")? {
             let Some(fd) = entry?
                 .file_name()
@@ -68,13 +69,21 @@ impl Snapshot {
             else {
                 continue;
             };
-            if option::<c_int>(fd, libc::SOL_SOCKET, libc::SO_DOMAIN).ok() == Some(libc::AF_PACKET)
-            {
-                sockets.insert(fd);
+            let domain = option::<c_int>(fd, libc::SOL_SOCKET, libc::SO_DOMAIN);
+            // Another thread can close it between the two looks.
+            if let (Ok(libc::AF_PACKET), Ok(name)) = (domain, socket_name(fd)) {
+                sockets.insert(name, fd);
             }
         }
         Ok(Snapshot(sockets))
     }
+}
+
+/// `socket:[number]`, as the kernel calls it.
+fn socket_name(fd: RawFd) -> Result<String> {
+    Ok(std::fs::read_link(format!("/proc/self/fd/{fd}"))?
+        .to_string_lossy()
+        .into_owned())
 }
 
 /// The sockets of a port; the driver owns the descriptors and closes them with the port.
@@ -91,9 +100,9 @@ impl Sockets {
         let index = interface_index(iface)?;
         let fds: Vec<RawFd> = Snapshot::take()?
             .0
-            .difference(&before.0)
-            .copied()
-            .filter(|&fd| bound_to(fd).ok() == Some(index))
+            .into_iter()
+            .filter(|(name, fd)| !before.0.contains_key(name) && bound_to(*fd).ok() == Some(index))
+            .map(|(_, fd)| fd)
             .collect();
         if fds.len() != geometry.queues {
             return Err(unexpected(format!("{} sockets on {iface}", fds.len())));
@@ -217,12 +226,11 @@ fn drop_what_would_be_cut(fd: RawFd, received_max: usize) -> Result<()> {
 
 /// Where the kernel has mapped a socket's rings in this process.
 fn mapping(fd: RawFd) -> Result<(usize, usize)> {
-    let socket = std::fs::read_link(format!("/proc/self/fd/{fd}"))?;
-    let socket = socket.to_string_lossy();
+    let socket = socket_name(fd)?;
     let maps = std::fs::read_to_string("/proc/self/maps")?;
     let mut ranges = maps
         .lines()
-        .filter(|line| line.ends_with(&*socket))
+        .filter(|line| line.ends_with(&socket))
         .filter_map(|line| {
             let (start, rest) = line.split_once('-')?;
             let (end, _) = rest.split_once(' ')?;
