@@ -193,6 +193,7 @@ size_t frame_write(uint8_t *frame, uint64_t seed, uint32_t flow, uint32_t seq, u
 
 enum verdict frame_judge(const uint8_t *frame, size_t len, uint64_t seed, uint32_t *flow,
                          uint32_t *seq) {
+    if (len >= ETHERNET_LEN && memcmp(frame + 6, LAB_MARK, 5) == 0) return FRAME_OF_LAB;
     if (len < FRAME_MIN || memcmp(frame + 6, SOURCE_MARK, 4) != 0) return FRAME_FOREIGN;
     *flow = get16(frame + 10);
     size_t record = headers_len(*flow);

@@ -53,7 +53,10 @@ uint32_t plan_total(const struct plan *plan);
 // Writes a frame of `size` bytes (at least what its headers need) and returns its length.
 size_t frame_write(uint8_t *frame, uint64_t seed, uint32_t flow, uint32_t seq, uint32_t size);
 
-enum verdict { FRAME_OURS, FRAME_WRONG, FRAME_FOREIGN };
+// The first five bytes of the lab's own addresses: its hosts ask for each other now and then.
+#define LAB_MARK "\x02\x53\x47\0\0"
+
+enum verdict { FRAME_OURS, FRAME_WRONG, FRAME_FOREIGN, FRAME_OF_LAB };
 
 // Judges a received frame; for FRAME_OURS, `flow` and `seq` are set.
 enum verdict frame_judge(const uint8_t *frame, size_t len, uint64_t seed, uint32_t *flow,

@@ -173,7 +173,7 @@ static void tell(struct tally *tally, struct flow *flows, const struct plan *pla
     enum verdict verdict = frame_judge(frame, len, plan->seed, &number, &seq);
     if (verdict != FRAME_OURS) {
         if (verdict == FRAME_WRONG) tally->wrong++;
-        else tally->foreign++;
+        if (verdict == FRAME_FOREIGN) tally->foreign++;
         return;
     }
     if (number >= plan->flows || seq >= flows[number].expected) {

@@ -135,7 +135,8 @@ def wild(frame, chance):
         return frame[: chance.randrange(15, PAYLOAD)]
     damaged = bytearray(frame)
     if shape == 2:
-        damaged[ETHERNET] = 0x40 | chance.randrange(16)
+        # A header length that is not the header's.
+        damaged[ETHERNET] = 0x40 | (5 + chance.randrange(1, 16)) % 16
     else:
         struct.pack_into("!H", damaged, ETHERNET + 6, chance.randrange(1, 0x2000))
     return bytes(damaged)
