@@ -15,9 +15,10 @@ const LIBRARIES: [&str; 6] = [
 ];
 
 /// Everything that may be called without passing through the shim.
-const FUNCTIONS: [&str; 43] = [
+const FUNCTIONS: [&str; 44] = [
     "rte_eal_init",
     "rte_eal_cleanup",
+    "rte_eal_get_runtime_dir",
     "rte_eal_remote_launch",
     "rte_eal_wait_lcore",
     "rte_eal_hotplug_add",

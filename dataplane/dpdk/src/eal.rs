@@ -3,6 +3,8 @@
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -202,6 +204,7 @@ impl Eal {
                 claimed: Mutex::default(),
             }),
         };
+        remove_empty_runtime_dir();
         mbuf::register_meta()?;
         // SAFETY: reads a value that EAL has set.
         tsc::calibrate(start, unsafe { sys::rte_get_tsc_hz() });
@@ -271,6 +274,15 @@ impl Eal {
             .to_string_lossy()
             .into_owned()
     }
+}
+
+/// A start without hugepages makes a directory for files that it then does not write, and never
+/// removes it.
+fn remove_empty_runtime_dir() {
+    // SAFETY: a string that EAL has set.
+    let directory = unsafe { CStr::from_ptr(sys::rte_eal_get_runtime_dir()) };
+    // Somebody's files are in it, if it cannot be removed.
+    let _ = std::fs::remove_dir(OsStr::from_bytes(directory.to_bytes()));
 }
 
 struct Job<F, T> {

@@ -4,6 +4,7 @@
 #[path = "common/config.rs"]
 mod config;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -40,6 +41,9 @@ fn eal_starts_once_runs_closures_and_outlives_what_it_made() {
             .expect("no panic"),
         None
     );
+
+    let runtime = Path::new("/var/run/dpdk").join(config::eal_config().file_prefix);
+    assert!(!runtime.exists(), "{} was left behind", runtime.display());
 
     closures_run_where_they_should(&eal);
     panics_are_reported(&eal);
