@@ -1,3 +1,4 @@
+mod config;
 mod dataplane;
 mod keys;
 mod limits;

@@ -63,10 +63,14 @@ pub struct Turn<'a, D> {
 }
 
 impl<D> Turn<'_, D> {
-    fn random_u32(&mut self) -> u32 {
-        let mut bytes = [0; 4];
+    fn random_u64(&mut self) -> u64 {
+        let mut bytes = [0; 8];
         (self.random)(&mut bytes);
-        u32::from_ne_bytes(bytes)
+        u64::from_ne_bytes(bytes)
+    }
+
+    fn random_u32(&mut self) -> u32 {
+        self.random_u64() as u32
     }
 
     fn random_key(&mut self) -> Zeroizing<[u8; 32]> {

@@ -476,10 +476,7 @@ impl<T: Copy> Peer<T> {
         // until its path is set, which is later in this turn if it was just learned.
         self.probe_at = turn.now + limits::PROBE_INTERVAL_UNCONFIRMED;
         if session.initiator {
-            turn.dataplane.post(Command::Probe {
-                peer: self.id,
-                path: PATH,
-            });
+            self.challenge(turn);
         }
         let new = Current {
             receive_index: session.receive_index,
@@ -711,10 +708,7 @@ impl<T: Copy> Peer<T> {
         if turn.now < self.probe_at {
             return;
         }
-        turn.dataplane.post(Command::Probe {
-            peer: self.id,
-            path: PATH,
-        });
+        self.challenge(turn);
         let confirmed = turn.dataplane.confirmed(current.receive_index);
         let hurried = !confirmed && turn.now.since(current.established) < limits::SILENT_AFTER;
         self.probe_at = turn.now
@@ -723,6 +717,15 @@ impl<T: Copy> Peer<T> {
             } else {
                 limits::PROBE_INTERVAL
             };
+    }
+
+    fn challenge<D: Dataplane<Ticket = T>>(&self, turn: &mut Turn<'_, D>) {
+        let token = turn.random_u64();
+        turn.dataplane.post(Command::Probe {
+            peer: self.id,
+            path: PATH,
+            token,
+        });
     }
 
     pub fn status<D: Dataplane<Ticket = T>>(&self, dataplane: &D, now: Time) -> SessionStatus {

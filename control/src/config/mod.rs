@@ -1,0 +1,222 @@
+//! Configuration: from a TOML file to validated settings, or one line that says what is wrong.
+//!
+//! `file` is the file as written, `source` finds lines for errors, `machine` is what the kernel
+//! says, and the modules named after sections check them. Nothing here touches a device.
+//!
+//! A key whose feature is not built yet is refused by name when it is set; left out, the nearest
+//! thing that is built is used.
+
+mod file;
+mod machine;
+mod peers;
+mod pipeline;
+mod ports;
+mod source;
+#[cfg(test)]
+mod tests;
+mod tunnel;
+mod values;
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use blake2::{Blake2s256, Digest};
+use shardgate_dataplane::config::{EngineConfig, Hugepages};
+use zeroize::Zeroizing;
+
+pub use self::machine::Machine;
+pub use self::source::{ConfigError, Source};
+
+use self::file::File;
+use crate::keys::{self, KeyError};
+use crate::limits;
+use crate::session::PeerSettings;
+
+/// Where the stats endpoint listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl Listen {
+    /// Where it listens unless told otherwise.
+    pub const DEFAULT: &str = "127.0.0.1:9460";
+
+    /// Reads `address:port` or `unix:/path`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            if path.starts_with('/') {
+                return Ok(Self::Unix(path.into()));
+            }
+            return Err(format!(
+                "{text:?} must name an absolute path, as unix:/run/shardgate.sock"
+            ));
+        }
+        match text.parse::<SocketAddr>() {
+            Ok(address) if address.port() != 0 => Ok(Self::Tcp(address)),
+            _ => Err(format!(
+                "{text:?} is not an address: write 127.0.0.1:9460, [::1]:9460 or unix:/path"
+            )),
+        }
+    }
+}
+
+impl std::fmt::Display for Listen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Our side of a WAN port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WanSettings {
+    /// Index of the port.
+    pub port: usize,
+    /// Our address.
+    pub address: std::net::Ipv4Addr,
+    /// Length of the network's prefix.
+    pub prefix_len: u8,
+    /// The router.
+    pub gateway: Option<std::net::Ipv4Addr>,
+}
+
+/// A configuration that has passed every check.
+pub struct Settings {
+    /// The gateway's name.
+    pub node: String,
+    /// Our static private key.
+    pub private_key: Zeroizing<[u8; 32]>,
+    /// What the dataplane needs; whether hugepages are used is still to be decided.
+    pub engine: EngineConfig,
+    /// Whether hugepages are used.
+    pub hugepages: Hugepages,
+    /// Our side of the WAN ports.
+    pub wans: Vec<WanSettings>,
+    /// The peers, in the dataplane's order.
+    pub peers: Vec<PeerSettings>,
+    /// Where the stats endpoint listens.
+    pub listen: Listen,
+}
+
+/// Reads a configuration file.
+pub fn read(path: &Path) -> Result<Source, ConfigError> {
+    let error = |message: String| ConfigError {
+        file: path.into(),
+        line: None,
+        key: String::new(),
+        message,
+    };
+    let io_error = |problem: std::io::Error| {
+        error(format!(
+            "cannot be read ({}): name an existing file",
+            keys::plain(&problem)
+        ))
+    };
+    let file = std::fs::File::open(path).map_err(io_error)?;
+    let mut bytes = Vec::new();
+    file.take(limits::CONFIG_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(io_error)?;
+    if bytes.len() as u64 > limits::CONFIG_BYTES_MAX {
+        return Err(error(
+            "is longer than 1 MiB: this is not a configuration file".into(),
+        ));
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Source::new(path, text)),
+        Err(_) => Err(error(
+            "is not UTF-8 text: this is not a configuration file".into(),
+        )),
+    }
+}
+
+/// Checks a configuration against itself and the machine.
+pub fn check(source: &Source, machine: &Machine) -> Result<Settings, ConfigError> {
+    let file: File = toml::from_str(source.text()).map_err(|error| source.toml_error(&error))?;
+    let node = node_name(source, &file, machine)?;
+    let private_key = private_key(source, &file, &node)?;
+    let public_key = keys::public(&private_key);
+    let (pipeline, hugepages) = pipeline::check(source, &file)?;
+    let (ports, wans) = ports::check(source, &file, machine)?;
+    let listen = listen(source, &file)?;
+    let tunnel = tunnel::check(source, &file)?;
+    let (peer_specs, peers) = peers::check(source, &file, &ports, &wans, &public_key)?;
+    Ok(Settings {
+        engine: EngineConfig {
+            file_prefix: file_prefix(&node, source),
+            ports,
+            peers: peer_specs,
+            pipeline,
+            tunnel,
+        },
+        node,
+        private_key,
+        hugepages,
+        wans,
+        peers,
+        listen,
+    })
+}
+
+/// Where the stats endpoint of a configuration listens; nothing else is checked.
+pub fn stats_listen(source: &Source) -> Result<Listen, ConfigError> {
+    let file: File = toml::from_str(source.text()).map_err(|error| source.toml_error(&error))?;
+    listen(source, &file)
+}
+
+fn node_name(source: &Source, file: &File, machine: &Machine) -> Result<String, ConfigError> {
+    let Some(name) = &file.node.name else {
+        let host = machine
+            .host_name
+            .clone()
+            .filter(|name| values::name(name).is_ok());
+        return Ok(host.unwrap_or_else(|| "shardgate".into()));
+    };
+    values::name(name).map_err(|message| source.error("node.name", message))?;
+    Ok(name.clone())
+}
+
+fn private_key(
+    source: &Source,
+    file: &File,
+    node: &str,
+) -> Result<Zeroizing<[u8; 32]>, ConfigError> {
+    let default = format!("{node}.key");
+    let name = file.node.private_key_file.as_deref().unwrap_or(&default);
+    read_key(source, "node.private_key_file", name)
+}
+
+fn read_key(source: &Source, key: &str, name: &str) -> Result<Zeroizing<[u8; 32]>, ConfigError> {
+    keys::read_secret(&source.sibling(name))
+        .map_err(|error: KeyError| source.error(key, error.to_string()))
+}
+
+fn listen(source: &Source, file: &File) -> Result<Listen, ConfigError> {
+    for (key, value) in [
+        ("stats.decisions_file", &file.stats.decisions_file),
+        ("stats.record_file", &file.stats.record_file),
+    ] {
+        if value.as_deref().is_some_and(|value| !value.is_empty()) {
+            return Err(values::later(source, key));
+        }
+    }
+    let text = file.stats.listen.as_deref().unwrap_or(Listen::DEFAULT);
+    Listen::parse(text).map_err(|message| source.error("stats.listen", message))
+}
+
+/// The same for every start from one file, so that what a killed process left behind is found
+/// again, and different for two files with one node name.
+fn file_prefix(node: &str, source: &Source) -> String {
+    let file = std::path::absolute(source.file()).unwrap_or_default();
+    let mut hash = Blake2s256::new();
+    hash.update(file.as_os_str().as_encoded_bytes());
+    let [a, b, c, d, ..]: [u8; 32] = hash.finalize().into();
+    format!("shardgate-{node}-{a:02x}{b:02x}{c:02x}{d:02x}")
+}

@@ -1,0 +1,1190 @@
+//! Every key, every default, and what is said about everything that is wrong.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering as Atomic};
+use std::time::Duration;
+
+use shardgate_dataplane::config::{CryptoPlacement, Ordering, PollMode, PortRole};
+
+use super::*;
+
+/// A folder with keys; gone with the test.
+struct Folder {
+    path: PathBuf,
+    own: [u8; 32],
+    peer: [u8; 32],
+}
+
+impl Folder {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Atomic::Relaxed);
+        let name = format!("shardgate-config-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        let mut folder = Self {
+            path,
+            own: [0; 32],
+            peer: [0; 32],
+        };
+        folder.own = folder.key("gw-a.key");
+        folder.peer = folder.key("gw-b.key");
+        folder.key("psk.key");
+        folder
+    }
+
+    /// Writes a private key file; its public key comes back.
+    fn key(&self, name: &str) -> [u8; 32] {
+        let key = keys::generate().unwrap();
+        keys::write_new(&self.path.join(name), &key).unwrap();
+        keys::public(&key)
+    }
+
+    /// A good configuration; `@LINE@` is replaced by what a test adds.
+    fn good(&self) -> String {
+        format!(
+            "\
+[node]
+name = \"gw-a\"
+[[port]]
+name = \"lan0\"
+device = \"net_af_packet0,iface=lan0\"
+role = \"lan\"
+[[port]]
+name = \"wan0\"
+device = \"net_af_packet1,iface=wan0\"
+role = \"wan\"
+address = \"10.9.0.1/24\"
+[[peer]]
+name = \"gw-b\"
+public_key = \"{}\"
+[[peer.path]]
+port = \"wan0\"
+remote = \"10.9.0.2:4600\"
+",
+            keys::to_text(&self.peer)
+        )
+    }
+
+    fn check_on(&self, text: &str, machine: &Machine) -> Result<Settings, ConfigError> {
+        check(
+            &Source::new(&self.path.join("gw-a.toml"), text.into()),
+            machine,
+        )
+    }
+
+    fn check(&self, text: &str) -> Result<Settings, ConfigError> {
+        self.check_on(text, &machine())
+    }
+
+    /// The error, without the folder.
+    fn error(&self, text: &str) -> String {
+        match self.check(text) {
+            Ok(_) => panic!("accepted: {text}"),
+            Err(error) => self.shown(&error),
+        }
+    }
+
+    fn shown(&self, error: &ConfigError) -> String {
+        let text = error.to_string();
+        assert!(!text.contains('\n'), "more than one line: {text}");
+        text.replace(&format!("{}/", self.path.display()), "")
+    }
+
+    /// The error after one replacement in the good configuration.
+    fn replaced(&self, old: &str, new: &str) -> String {
+        let good = self.good();
+        assert!(good.contains(old), "{old}");
+        self.error(&good.replacen(old, new, 1))
+    }
+
+    /// The error after adding lines.
+    fn added(&self, lines: &str) -> String {
+        self.error(&format!("{}{lines}\n", self.good()))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+fn machine() -> Machine {
+    Machine {
+        interfaces: BTreeMap::from([
+            ("lan0".into(), Some(1500)),
+            ("wan0".into(), Some(1500)),
+            ("jumbo0".into(), Some(9000)),
+            ("old0".into(), None),
+        ]),
+        addresses: vec![[127, 0, 0, 1].into(), [10, 9, 0, 77].into()],
+        host_name: Some("host".into()),
+    }
+}
+
+#[test]
+fn defaults() {
+    let folder = Folder::new();
+    let settings = folder
+        .check(&folder.good())
+        .unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(settings.node, "gw-a");
+    assert_eq!(keys::public(&settings.private_key), folder.own);
+    assert_eq!(settings.hugepages, Hugepages::Auto);
+    assert_eq!(settings.listen, Listen::Tcp(([127, 0, 0, 1], 9460).into()));
+    assert_eq!(
+        settings.wans,
+        [WanSettings {
+            port: 1,
+            address: [10, 9, 0, 1].into(),
+            prefix_len: 24,
+            gateway: None
+        }]
+    );
+    assert_eq!(settings.peers[0].remote, Some(([10, 9, 0, 2], 4600).into()));
+    assert_eq!(*settings.peers[0].preshared_key, [0; 32]);
+    assert_eq!(settings.peers[0].public_key, folder.peer);
+    assert_eq!(settings.peers[0].port, 1);
+    let engine = &settings.engine;
+    assert!(engine.file_prefix.starts_with("shardgate-gw-a-"));
+    assert_eq!(engine.ports[0].role, PortRole::Lan);
+    assert_eq!(engine.ports[0].mtu, 1500);
+    assert_eq!(engine.peers[0].lan, 0);
+    assert!(engine.peers[0].mss_clamp);
+    let pipeline = &engine.pipeline;
+    assert_eq!(pipeline.lcores, None);
+    assert_eq!(pipeline.rx_lcores, None);
+    assert_eq!(pipeline.crypto_lcores, None);
+    assert_eq!(pipeline.crypto, None);
+    assert_eq!(pipeline.poll, None);
+    assert_eq!(pipeline.memory_mb, None);
+    assert!(pipeline.extra_eal_args.is_empty());
+    let tunnel = &engine.tunnel;
+    assert_eq!(tunnel.listen_port, 4600);
+    assert_eq!(tunnel.flows, None);
+    assert_eq!(tunnel.shards, (1, 64));
+    assert_eq!(tunnel.ordering, Ordering::Lane);
+    assert_eq!(tunnel.hold, Duration::from_millis(20));
+    assert_eq!(tunnel.interactive_hold, Duration::from_millis(5));
+    assert_eq!(tunnel.bulk_hold, Duration::from_millis(20));
+    assert_eq!(tunnel.held_frames_max, 16384);
+    assert_eq!(tunnel.reassembly_memory_bytes, 64 << 20);
+    assert!(tunnel.checksum);
+}
+
+#[test]
+fn every_key_that_is_built() {
+    let folder = Folder::new();
+    let text = format!(
+        "\
+[node]
+name = \"gw-a\"
+private_key_file = \"gw-a.key\"
+[dpdk]
+lcores = \"0-3\"
+hugepages = \"required\"
+memory_mb = 512
+poll = \"adaptive\"
+extra_eal_args = [\"--log-level=lib.eal:8\"]
+[pipeline]
+rx_lcores = [1]
+crypto = \"lcores\"
+crypto_lcores = [2, 3]
+units = [\"auto\"]
+[[port]]
+name = \"lan0\"
+device = \"net_af_packet0,iface=jumbo0\"
+role = \"lan\"
+mtu = 9000
+[[port]]
+name = \"wan0\"
+device = \"0000:01:00.0\"
+role = \"wan\"
+mtu = 1400
+address = \"10.9.0.1/24\"
+gateway = \"10.9.0.254\"
+[[peer]]
+name = \"gw-b\"
+public_key = \"{}\"
+preshared_key_file = \"psk.key\"
+mode = \"l2\"
+lan = \"lan0\"
+mss_clamp = false
+[[peer.path]]
+name = \"isp1\"
+port = \"wan0\"
+remote = \"192.0.2.7:4700\"
+roam = false
+flows = 4
+[tunnel]
+listen_port = 4700
+ordering = \"none\"
+predictor = \"fixed:7ms\"
+shards = {{ min = 2, max = 8 }}
+repair = \"off\"
+retransmit = false
+interactive_hold_ms = 1
+bulk_hold_ms = 30
+held_frames_max = 1000
+reassembly_memory_mb = 16
+queue_control = false
+checksum = false
+state_file = \"\"
+[stats]
+listen = \"unix:/run/shardgate.sock\"
+decisions_file = \"\"
+record_file = \"\"
+",
+        keys::to_text(&folder.peer)
+    );
+    let settings = folder
+        .check(&text)
+        .unwrap_or_else(|error| panic!("{error}"));
+    let engine = &settings.engine;
+    assert_eq!(engine.pipeline.lcores.as_deref(), Some(&[0, 1, 2, 3][..]));
+    assert_eq!(engine.pipeline.rx_lcores.as_deref(), Some(&[1][..]));
+    assert_eq!(engine.pipeline.crypto_lcores.as_deref(), Some(&[2, 3][..]));
+    assert_eq!(engine.pipeline.crypto, Some(CryptoPlacement::Lcores));
+    assert_eq!(engine.pipeline.poll, Some(PollMode::Adaptive));
+    assert_eq!(engine.pipeline.memory_mb, Some(512));
+    assert_eq!(engine.pipeline.extra_eal_args, ["--log-level=lib.eal:8"]);
+    assert_eq!(settings.hugepages, Hugepages::Required);
+    assert_eq!(engine.ports[0].mtu, 9000);
+    assert_eq!(settings.wans[0].gateway, Some([10, 9, 0, 254].into()));
+    assert!(!engine.peers[0].mss_clamp);
+    assert_ne!(*settings.peers[0].preshared_key, [0; 32]);
+    assert_eq!(
+        settings.peers[0].remote,
+        Some(([192, 0, 2, 7], 4700).into())
+    );
+    let tunnel = &engine.tunnel;
+    assert_eq!(tunnel.flows, Some(4));
+    assert_eq!(tunnel.shards, (2, 8));
+    assert_eq!(tunnel.ordering, Ordering::None);
+    assert_eq!(tunnel.hold, Duration::from_millis(7));
+    assert_eq!(tunnel.interactive_hold, Duration::from_millis(1));
+    assert_eq!(tunnel.bulk_hold, Duration::from_millis(30));
+    assert_eq!(tunnel.held_frames_max, 1000);
+    assert_eq!(tunnel.reassembly_memory_bytes, 16 << 20);
+    assert!(!tunnel.checksum);
+    assert_eq!(settings.listen, Listen::Unix("/run/shardgate.sock".into()));
+}
+
+#[test]
+fn a_peer_without_an_address_is_learned() {
+    let folder = Folder::new();
+    let text = folder.good().replace("remote = \"10.9.0.2:4600\"", "");
+    assert_eq!(
+        folder
+            .check(&text)
+            .map(|s| s.peers[0].remote)
+            .ok()
+            .flatten(),
+        None
+    );
+    assert!(folder.check(&text).is_ok());
+}
+
+#[test]
+fn what_the_reader_of_toml_refuses() {
+    let folder = Folder::new();
+    let unknown = folder.added("[tunnel]\nlisten_prt = 1");
+    assert!(
+        unknown.starts_with("gw-a.toml:19: tunnel.listen_prt: unknown field `listen_prt`"),
+        "{unknown}"
+    );
+    assert!(unknown.contains("`listen_port`"), "{unknown}");
+    let unknown = folder.replaced("role = \"lan\"", "role = \"lan\"\nrolle = 1");
+    assert!(
+        unknown.starts_with("gw-a.toml:7: port[0].rolle: unknown field `rolle`"),
+        "{unknown}"
+    );
+    let twice = folder.added("[tunnel]\nlisten_port = 1\nlisten_port = 2");
+    assert!(twice.starts_with("gw-a.toml:20: "), "{twice}");
+    assert!(twice.contains("duplicate key"), "{twice}");
+    let wrong = folder.added("[tunnel]\nlisten_port = 70000");
+    assert!(
+        wrong.starts_with("gw-a.toml:19: tunnel.listen_port: invalid value"),
+        "{wrong}"
+    );
+    let wrong = folder.added("[tunnel]\nlisten_port = \"x\"");
+    assert!(
+        wrong.starts_with("gw-a.toml:19: tunnel.listen_port: invalid type"),
+        "{wrong}"
+    );
+    assert!(folder.error("[node\n").starts_with("gw-a.toml:1: "));
+}
+
+/// What must be refused: a replacement in the good configuration, the line, the key, a part of
+/// the message, and a part of the remedy.
+const WRONG: &[(&str, &str, u32, &str, &str, &str)] = &[
+    (
+        "name = \"gw-a\"",
+        "name = \"gw a\"",
+        2,
+        "node.name",
+        "not a name",
+        "letters",
+    ),
+    (
+        "name = \"gw-a\"",
+        "private_key_file = \"no.key\"",
+        2,
+        "node.private_key_file",
+        "no such file",
+        "keygen",
+    ),
+    (
+        "name = \"lan0\"\n",
+        "",
+        3,
+        "port[0].name",
+        "missing",
+        "name",
+    ),
+    (
+        "name = \"wan0\"",
+        "name = \"lan0\"",
+        8,
+        "port[1].name",
+        "also port[0]",
+        "own name",
+    ),
+    (
+        "device = \"net_af_packet0,iface=lan0\"\n",
+        "",
+        3,
+        "port[0].device",
+        "missing",
+        "PCI address",
+    ),
+    (
+        "net_af_packet0,iface=lan0",
+        "eth0",
+        5,
+        "port[0].device",
+        "neither a PCI address",
+        "net_af_packet0,iface=eth0",
+    ),
+    (
+        "net_af_packet0,iface=lan0",
+        "net_af_packet0",
+        5,
+        "port[0].device",
+        "no interface",
+        "iface=",
+    ),
+    (
+        "iface=lan0",
+        "iface=nope0",
+        5,
+        "port[0].device",
+        "does not exist",
+        "ip link",
+    ),
+    (
+        "iface=lan0",
+        "iface=wan0",
+        9,
+        "port[1].device",
+        "also used by port[0]",
+        "own device",
+    ),
+    (
+        "net_af_packet1",
+        "net_af_packet0",
+        9,
+        "port[1].device",
+        "also used by port[0]",
+        "own device",
+    ),
+    (
+        "iface=lan0",
+        "iface=jumbo0",
+        5,
+        "port[0].device",
+        "MTU 9000",
+        "ip link set jumbo0 mtu 1500",
+    ),
+    (
+        "role = \"lan\"",
+        "",
+        3,
+        "port[0].role",
+        "missing",
+        "\"lan\" or \"wan\"",
+    ),
+    (
+        "role = \"lan\"",
+        "role = \"dmz\"",
+        6,
+        "port[0].role",
+        "\"dmz\"",
+        "\"lan\" or \"wan\"",
+    ),
+    (
+        "role = \"lan\"",
+        "role = \"lan\"\nmtu = 100",
+        7,
+        "port[0].mtu",
+        "100 does not fit",
+        "9000",
+    ),
+    (
+        "role = \"lan\"",
+        "role = \"lan\"\nmtu = 9001",
+        7,
+        "port[0].mtu",
+        "9001 does not fit",
+        "9000",
+    ),
+    (
+        "role = \"lan\"",
+        "role = \"lan\"\naddress = \"10.0.0.1/8\"",
+        7,
+        "port[0].address",
+        "LAN port has none",
+        "remove",
+    ),
+    (
+        "address = \"10.9.0.1/24\"",
+        "",
+        7,
+        "port[1].address",
+        "missing",
+        "10.9.0.1/24",
+    ),
+    (
+        "10.9.0.1/24",
+        "10.9.0.1",
+        11,
+        "port[1].address",
+        "prefix length",
+        "10.9.0.1/24",
+    ),
+    (
+        "10.9.0.1/24",
+        "10.9.0.300/24",
+        11,
+        "port[1].address",
+        "not an address",
+        "10.9.0.1/24",
+    ),
+    (
+        "10.9.0.1/24",
+        "10.9.0.1/33",
+        11,
+        "port[1].address",
+        "not an address",
+        "10.9.0.1/24",
+    ),
+    (
+        "10.9.0.1/24",
+        "10.9.0.1/+4",
+        11,
+        "port[1].address",
+        "not an address",
+        "10.9.0.1/24",
+    ),
+    (
+        "10.9.0.1/24",
+        "10.9.0.255/24",
+        11,
+        "port[1].address",
+        "not an address that a host",
+        "another",
+    ),
+    (
+        "10.9.0.1/24",
+        "224.0.0.1/24",
+        11,
+        "port[1].address",
+        "not an address that a host",
+        "another",
+    ),
+    (
+        "10.9.0.1/24",
+        "fd00::1/64",
+        11,
+        "port[1].address",
+        "comes later",
+        "IPv4",
+    ),
+    (
+        "10.9.0.1/24",
+        "10.9.0.77/24",
+        11,
+        "port[1].address",
+        "the kernel owns 10.9.0.77",
+        "ip addr del",
+    ),
+    (
+        "address = \"10.9.0.1/24\"",
+        "address = \"10.9.0.1/24\"\ngateway = \"x\"",
+        12,
+        "port[1].gateway",
+        "not an address",
+        "10.9.0.254",
+    ),
+    (
+        "address = \"10.9.0.1/24\"",
+        "address = \"10.9.0.1/24\"\ngateway = \"10.8.0.1\"",
+        12,
+        "port[1].gateway",
+        "not a host on",
+        "correct",
+    ),
+    (
+        "address = \"10.9.0.1/24\"",
+        "address = \"10.9.0.1/24\"\ngateway = \"10.9.0.1\"",
+        12,
+        "port[1].gateway",
+        "own address",
+        "router",
+    ),
+    (
+        "name = \"gw-b\"\n",
+        "",
+        12,
+        "peer[0].name",
+        "missing",
+        "name",
+    ),
+    (
+        "public_key = \"",
+        "#",
+        12,
+        "peer[0].public_key",
+        "missing",
+        "shardgate pubkey",
+    ),
+    (
+        "public_key = \"",
+        "public_key = \"A",
+        14,
+        "peer[0].public_key",
+        "44 characters",
+        "keygen",
+    ),
+    (
+        "name = \"gw-b\"",
+        "name = \"gw-b\"\nmode = \"l3\"",
+        14,
+        "peer[0].mode",
+        "comes later",
+        "\"l2\"",
+    ),
+    (
+        "name = \"gw-b\"",
+        "name = \"gw-b\"\nmode = \"l4\"",
+        14,
+        "peer[0].mode",
+        "\"l4\"",
+        "\"l2\"",
+    ),
+    (
+        "name = \"gw-b\"",
+        "name = \"gw-b\"\nlan = \"lan7\"",
+        14,
+        "peer[0].lan",
+        "does not exist",
+        "\"lan0\"",
+    ),
+    (
+        "name = \"gw-b\"",
+        "name = \"gw-b\"\nlan = \"wan0\"",
+        14,
+        "peer[0].lan",
+        "role = \"wan\"",
+        "\"lan0\"",
+    ),
+    (
+        "name = \"gw-b\"",
+        "name = \"gw-b\"\npreshared_key_file = \"no.key\"",
+        14,
+        "peer[0].preshared_key_file",
+        "no such file",
+        "keygen",
+    ),
+    (
+        "port = \"wan0\"",
+        "",
+        15,
+        "peer[0].path[0].port",
+        "missing",
+        "\"wan0\"",
+    ),
+    (
+        "port = \"wan0\"",
+        "port = \"wan7\"",
+        16,
+        "peer[0].path[0].port",
+        "does not exist",
+        "\"wan0\"",
+    ),
+    (
+        "port = \"wan0\"",
+        "port = \"lan0\"",
+        16,
+        "peer[0].path[0].port",
+        "role = \"lan\"",
+        "\"wan0\"",
+    ),
+    (
+        "port = \"wan0\"",
+        "port = \"wan0\"\nroam = true",
+        17,
+        "peer[0].path[0].roam",
+        "comes later",
+        "false",
+    ),
+    (
+        "port = \"wan0\"",
+        "port = \"wan0\"\nflows = 17",
+        17,
+        "peer[0].path[0].flows",
+        "17",
+        "1 to 16",
+    ),
+    (
+        "port = \"wan0\"",
+        "port = \"wan0\"\nflows = \"many\"",
+        17,
+        "peer[0].path[0].flows",
+        "\"many\"",
+        "\"auto\" or",
+    ),
+    (
+        "10.9.0.2:4600",
+        "10.9.0.2",
+        17,
+        "peer[0].path[0].remote",
+        "with a port",
+        "10.9.0.2:4600",
+    ),
+    (
+        "10.9.0.2:4600",
+        "10.9.0.2:0",
+        17,
+        "peer[0].path[0].remote",
+        "no peer's address",
+        "10.9.0.2:4600",
+    ),
+    (
+        "10.9.0.2:4600",
+        "[fd00::2]:4600",
+        17,
+        "peer[0].path[0].remote",
+        "comes later",
+        "IPv4",
+    ),
+    (
+        "10.9.0.2:4600",
+        "10.9.0.1:4600",
+        17,
+        "peer[0].path[0].remote",
+        "own address",
+        "peer's",
+    ),
+    (
+        "10.9.0.2:4600",
+        "10.9.0.255:4600",
+        17,
+        "peer[0].path[0].remote",
+        "not a host's",
+        "peer's",
+    ),
+    (
+        "10.9.0.2:4600",
+        "192.0.2.1:4600",
+        17,
+        "peer[0].path[0].remote",
+        "not on the link",
+        "set gateway",
+    ),
+];
+
+/// The same for lines that are added behind the good configuration, whose last line is 17.
+const ADDED: &[(&str, u32, &str, &str, &str)] = &[
+    (
+        "[dpdk]\nlcores = \"0-\"",
+        19,
+        "dpdk.lcores",
+        "not a list of lcores",
+        "\"0-3,8\"",
+    ),
+    (
+        "[dpdk]\nlcores = \"(0-3)@(0-1)\"",
+        19,
+        "dpdk.lcores",
+        "not a list of lcores",
+        "\"0-3,8\"",
+    ),
+    (
+        "[dpdk]\nlcores = []",
+        19,
+        "dpdk.lcores",
+        "not a list of lcores",
+        "[0, 1]",
+    ),
+    (
+        "[dpdk]\nlcores = [0, 0]",
+        19,
+        "dpdk.lcores",
+        "given twice",
+        "once",
+    ),
+    (
+        "[dpdk]\nhugepages = \"some\"",
+        19,
+        "dpdk.hugepages",
+        "\"some\"",
+        "\"required\"",
+    ),
+    (
+        "[dpdk]\npoll = \"lazy\"",
+        19,
+        "dpdk.poll",
+        "\"lazy\"",
+        "\"adaptive\"",
+    ),
+    (
+        "[dpdk]\nmemory_mb = 1",
+        19,
+        "dpdk.memory_mb",
+        "1 does not fit",
+        "from 16",
+    ),
+    (
+        "[dpdk]\nextra_eal_args = [\"\"]",
+        19,
+        "dpdk.extra_eal_args",
+        "not an argument",
+        "remove",
+    ),
+    (
+        "[pipeline]\nrx_lcores = [-1]",
+        19,
+        "pipeline.rx_lcores",
+        "not a list of lcores",
+        "[0, 1]",
+    ),
+    (
+        "[pipeline]\ncrypto = \"gpu\"",
+        19,
+        "pipeline.crypto",
+        "\"gpu\"",
+        "\"inline\"",
+    ),
+    (
+        "[pipeline]\nunits = [\"crypto_aesni_gcm0\"]",
+        19,
+        "pipeline.units",
+        "comes later",
+        "\"software\"",
+    ),
+    (
+        "[pipeline]\nunits = []",
+        19,
+        "pipeline.units",
+        "no unit",
+        "\"auto\"",
+    ),
+    (
+        "[tunnel]\nlisten_port = 0",
+        19,
+        "tunnel.listen_port",
+        "not a UDP port",
+        "4600",
+    ),
+    (
+        "[tunnel]\nordering = \"flow\"",
+        19,
+        "tunnel.ordering",
+        "\"flow\"",
+        "\"lane\"",
+    ),
+    (
+        "[tunnel]\npredictor = \"model\"",
+        19,
+        "tunnel.predictor",
+        "comes later",
+        "fixed:20ms",
+    ),
+    (
+        "[tunnel]\npredictor = \"rack\"",
+        19,
+        "tunnel.predictor",
+        "comes later",
+        "fixed:20ms",
+    ),
+    (
+        "[tunnel]\npredictor = \"fixed:20\"",
+        19,
+        "tunnel.predictor",
+        "not known",
+        "fixed:Nms",
+    ),
+    (
+        "[tunnel]\npredictor = \"fixed:151ms\"",
+        19,
+        "tunnel.predictor",
+        "not known",
+        "150",
+    ),
+    (
+        "[tunnel]\nshards = 4",
+        19,
+        "tunnel.shards",
+        "4 does not fit",
+        "min = 1",
+    ),
+    (
+        "[tunnel]\nshards = { min = 5, max = 4 }",
+        19,
+        "tunnel.shards",
+        "does not fit",
+        "min not above max",
+    ),
+    (
+        "[tunnel]\nshards = { min = 0 }",
+        19,
+        "tunnel.shards",
+        "does not fit",
+        "from 1 to 64",
+    ),
+    (
+        "[tunnel]\nshards = { max = 65 }",
+        19,
+        "tunnel.shards",
+        "does not fit",
+        "from 1 to 64",
+    ),
+    (
+        "[tunnel]\nshards = { most = 4 }",
+        19,
+        "tunnel.shards",
+        "\"most\"",
+        "max = 64",
+    ),
+    (
+        "[tunnel]\nrepair = \"1/8@32\"",
+        19,
+        "tunnel.repair",
+        "comes later",
+        "\"off\"",
+    ),
+    (
+        "[tunnel]\nretransmit = true",
+        19,
+        "tunnel.retransmit",
+        "comes later",
+        "false",
+    ),
+    (
+        "[tunnel]\nqueue_control = true",
+        19,
+        "tunnel.queue_control",
+        "comes later",
+        "false",
+    ),
+    (
+        "[tunnel]\noverhead_limit = 0.25",
+        19,
+        "tunnel.overhead_limit",
+        "comes later",
+        "remove",
+    ),
+    (
+        "[tunnel]\nretention_mb = 16",
+        19,
+        "tunnel.retention_mb",
+        "comes later",
+        "remove",
+    ),
+    (
+        "[tunnel]\nstate_file = \"x\"",
+        19,
+        "tunnel.state_file",
+        "comes later",
+        "remove",
+    ),
+    (
+        "[tunnel]\nchecksum = false",
+        19,
+        "tunnel.checksum",
+        "repair = \"off\"",
+        "only with",
+    ),
+    (
+        "[tunnel]\ninteractive_hold_ms = -1",
+        19,
+        "tunnel.interactive_hold_ms",
+        "-1",
+        "from 0 to 150",
+    ),
+    (
+        "[tunnel]\ninteractive_hold_ms = \"auto\"",
+        19,
+        "tunnel.interactive_hold_ms",
+        "auto",
+        "whole number",
+    ),
+    (
+        "[tunnel]\nbulk_hold_ms = 1.5",
+        19,
+        "tunnel.bulk_hold_ms",
+        "1.5",
+        "\"auto\" or a whole number",
+    ),
+    (
+        "[tunnel]\nheld_frames_max = 1",
+        19,
+        "tunnel.held_frames_max",
+        "1 does not fit",
+        "from 64",
+    ),
+    (
+        "[tunnel]\nreassembly_memory_mb = 0",
+        19,
+        "tunnel.reassembly_memory_mb",
+        "0 does not fit",
+        "from 1",
+    ),
+    (
+        "[stats]\nlisten = \"localhost\"",
+        19,
+        "stats.listen",
+        "not an address",
+        "127.0.0.1:9460",
+    ),
+    (
+        "[stats]\nlisten = \"unix:run.sock\"",
+        19,
+        "stats.listen",
+        "absolute path",
+        "unix:/run",
+    ),
+    (
+        "[stats]\ndecisions_file = \"x\"",
+        19,
+        "stats.decisions_file",
+        "comes later",
+        "remove",
+    ),
+    (
+        "[stats]\nrecord_file = \"x\"",
+        19,
+        "stats.record_file",
+        "comes later",
+        "remove",
+    ),
+];
+
+fn assert_names(error: &str, line: u32, key: &str, what: &str, remedy: &str) {
+    let start = format!("gw-a.toml:{line}: {key}: ");
+    assert!(
+        error.starts_with(&start),
+        "{error}\nshould start with {start}"
+    );
+    assert!(error.contains(what), "{error}\nshould say {what}");
+    assert!(error.contains(remedy), "{error}\nshould advise {remedy}");
+}
+
+#[test]
+fn wrong_values_are_named_with_line_key_and_remedy() {
+    let folder = Folder::new();
+    for &(old, new, line, key, what, remedy) in WRONG {
+        assert_names(&folder.replaced(old, new), line, key, what, remedy);
+    }
+    for &(lines, line, key, what, remedy) in ADDED {
+        assert_names(&folder.added(lines), line, key, what, remedy);
+    }
+}
+
+#[test]
+fn key_files_must_be_private_and_whole() {
+    let folder = Folder::new();
+    let file = folder.path.join("gw-a.key");
+    let set_mode = |mode| {
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for mode in [0o640, 0o604, 0o601, 0o777] {
+        set_mode(mode);
+        let error = folder.error(&folder.good());
+        assert!(error.contains(&format!("mode {mode:04o}")), "{error}");
+        assert!(error.contains("chmod 600"), "{error}");
+        assert!(error.contains("gw-a.key"), "{error}");
+    }
+    set_mode(0o400);
+    assert!(folder.check(&folder.good()).is_ok());
+    set_mode(0o600);
+    for (content, what) in [
+        ("", "0 characters"),
+        ("short", "5 characters"),
+        (&"A".repeat(43), "43 characters"),
+        (&"A".repeat(500), "characters"),
+    ] {
+        std::fs::write(&file, content).unwrap();
+        let error = folder.error(&folder.good());
+        assert!(
+            error.starts_with("gw-a.toml:1: node.private_key_file: "),
+            "{error}"
+        );
+        assert!(error.contains(what) && error.contains("keygen"), "{error}");
+    }
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o700)).unwrap();
+    assert!(folder.error(&folder.good()).contains("not a regular file"));
+}
+
+#[test]
+fn peers_must_differ_from_us_and_from_each_other() {
+    let folder = Folder::new();
+    let (own, peer) = (keys::to_text(&folder.own), keys::to_text(&folder.peer));
+    let error = folder.replaced(&peer, &own);
+    assert_names(&error, 14, "peer[0].public_key", "own public key", "peer's");
+
+    let second = |name: &str, key: &str, lan: &str, remote: &str| {
+        folder.added(&format!(
+            "[[port]]\nname = \"lan1\"\nrole = \"lan\"\ndevice = \"net_tap0\"\n[[peer]]\nname = \"{name}\"\n\
+             public_key = \"{key}\"\nlan = \"{lan}\"\n[[peer.path]]\nport = \"wan0\"\nremote = \"{remote}\""
+        ))
+    };
+    let other = keys::to_text(&folder.key("gw-c.key"));
+    // With two LAN ports the first peer has to name its own.
+    let error = second("gw-c", &other, "lan1", "10.9.0.3:4600");
+    assert!(error.contains("peer[0].lan: missing"), "{error}");
+
+    let good = folder
+        .good()
+        .replace("name = \"gw-b\"", "name = \"gw-b\"\nlan = \"lan0\"");
+    let second = |name: &str, key: &str, lan: &str, remote: &str| {
+        let text = format!(
+            "{good}[[port]]\nname = \"lan1\"\nrole = \"lan\"\ndevice = \"net_tap0\"\n[[peer]]\nname = \"{name}\"\n\
+             public_key = \"{key}\"\nlan = \"{lan}\"\n[[peer.path]]\nport = \"wan0\"\nremote = \"{remote}\"\n"
+        );
+        folder
+            .check(&text)
+            .err()
+            .map(|error| folder.shown(&error))
+            .unwrap_or_default()
+    };
+    assert_eq!(second("gw-c", &other, "lan1", "10.9.0.3:4600"), "");
+    let error = second("gw-b", &other, "lan1", "10.9.0.3:4600");
+    assert_names(&error, 24, "peer[1].name", "also peer[0]", "own name");
+    let error = second("gw-c", &peer, "lan1", "10.9.0.3:4600");
+    assert_names(&error, 25, "peer[1].public_key", "peer[0]", "its own");
+    let error = second("gw-c", &other, "lan0", "10.9.0.3:4600");
+    assert_names(
+        &error,
+        26,
+        "peer[1].lan",
+        "joined to that LAN port",
+        "another port",
+    );
+    let error = second("gw-c", &other, "lan1", "10.9.0.2:4600");
+    assert_names(
+        &error,
+        29,
+        "peer[1].path[0].remote",
+        "same address",
+        "correct",
+    );
+}
+
+#[test]
+fn missing_sections_are_named() {
+    let folder = Folder::new();
+    let error = folder.error("[node]\nname = \"gw-a\"\n");
+    assert_eq!(
+        error,
+        "gw-a.toml: port: missing: a gateway needs a [[port]] with role = \"lan\" and one with role = \"wan\""
+    );
+    let good = folder.good();
+    let (front, _) = good.split_once("[[peer]]").unwrap();
+    assert!(folder.error(front).starts_with("gw-a.toml: peer: missing"));
+    let (front, _) = good.split_once("[[peer.path]]").unwrap();
+    let error = folder.error(front);
+    assert!(
+        error.starts_with("gw-a.toml:12: peer[0].path: missing"),
+        "{error}"
+    );
+    let error = folder.added("[[peer.path]]\nport = \"wan0\"");
+    assert!(
+        error.starts_with("gw-a.toml:18: peer[0].path[1]: more than one path"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_host_gives_the_node_its_name_if_it_has_a_usable_one() {
+    let folder = Folder::new();
+    folder.key("host.key");
+    folder.key("shardgate.key");
+    let text = folder.good().replace("name = \"gw-a\"\n", "");
+    let name = |host: Option<&str>| {
+        let machine = Machine {
+            host_name: host.map(Into::into),
+            ..machine()
+        };
+        folder
+            .check_on(&text, &machine)
+            .unwrap_or_else(|error| panic!("{error}"))
+            .node
+    };
+    assert_eq!(name(Some("host")), "host");
+    assert_eq!(name(Some("(none)")), "shardgate");
+    assert_eq!(name(None), "shardgate");
+}
+
+#[test]
+fn an_interface_whose_mtu_cannot_be_read_is_let_through() {
+    let folder = Folder::new();
+    assert!(
+        folder
+            .check(&folder.good().replace("iface=lan0", "iface=old0"))
+            .is_ok()
+    );
+}
+
+#[test]
+fn files_that_are_no_configuration_are_named() {
+    let folder = Folder::new();
+    let file = folder.path.join("x.toml");
+    let error = |file: &Path| match read(file) {
+        Ok(_) => panic!("accepted"),
+        Err(error) => error
+            .to_string()
+            .replace(&format!("{}/", folder.path.display()), ""),
+    };
+    assert!(error(&file).starts_with("x.toml: cannot be read (no such file"));
+    std::fs::write(&file, [0xff, 0xfe]).unwrap();
+    assert!(error(&file).contains("not UTF-8"));
+    std::fs::write(&file, vec![b'#'; 1 << 21]).unwrap();
+    assert!(error(&file).contains("longer than 1 MiB"));
+    assert!(error(&folder.path).contains("cannot be read (is a directory)"));
+}
+
+#[test]
+fn one_file_has_one_prefix() {
+    let folder = Folder::new();
+    let prefix = |text: &str| {
+        folder
+            .check(text)
+            .map(|settings| settings.engine.file_prefix)
+            .ok()
+    };
+    assert!(prefix(&folder.good()).is_some());
+    assert_eq!(prefix(&folder.good()), prefix(&folder.good()));
+    let other = Folder::new();
+    let text = other.good();
+    assert_ne!(
+        prefix(&folder.good()),
+        other.check(&text).map(|s| s.engine.file_prefix).ok()
+    );
+}

@@ -1,0 +1,222 @@
+//! The section `[tunnel]`, and `flows` of the paths.
+
+use std::time::Duration;
+
+use shardgate_core::limits::{HOLD_MAX, SHARDS_MAX};
+use shardgate_dataplane::config::{Ordering, TunnelSpec};
+use toml::Value;
+
+use super::file::{File, Tunnel};
+use super::source::{ConfigError, Source};
+use super::values::{later, later_value, number, one_of, shown};
+
+const LISTEN_PORT_DEFAULT: u16 = 4600;
+const HOLD_DEFAULT: Duration = Duration::from_millis(20);
+const INTERACTIVE_HOLD_DEFAULT_MS: i64 = 5;
+/// "auto" means two rounds of asking; as long as nothing is asked for again it is the predictor's
+/// own default.
+const BULK_HOLD_AUTO_MS: i64 = 20;
+const HELD_FRAMES_DEFAULT: i64 = 16_384;
+const HELD_FRAMES_MAX: i64 = 1 << 20;
+const REASSEMBLY_MEMORY_MB_DEFAULT: i64 = 64;
+const REASSEMBLY_MEMORY_MB_MAX: i64 = 4096;
+const FLOWS_MAX: i64 = 16;
+
+/// Checks the section.
+pub fn check(source: &Source, file: &File) -> Result<TunnelSpec, ConfigError> {
+    let tunnel = &file.tunnel;
+    refuse_later(source, tunnel)?;
+    let listen_port = tunnel.listen_port.unwrap_or(LISTEN_PORT_DEFAULT);
+    if listen_port == 0 {
+        return Err(source.error("tunnel.listen_port", "0 is not a UDP port: write 4600"));
+    }
+    let flows = flows(source, file, listen_port)?;
+    let checksum = tunnel.checksum.unwrap_or(true);
+    if !checksum && tunnel.repair.as_deref() != Some("off") {
+        let message = "false only with repair = \"off\": it guards what repair rebuilds";
+        return Err(source.error("tunnel.checksum", message));
+    }
+    let hold_ms_max = i64::try_from(HOLD_MAX.as_millis()).unwrap_or(i64::MAX);
+    let whole = |key: &str, value: Option<&Value>, range, auto, default| {
+        Ok(number(source, key, value, range, auto)?.unwrap_or(default) as u64)
+    };
+    Ok(TunnelSpec {
+        listen_port,
+        flows,
+        shards: shards(source, tunnel)?,
+        ordering: one_of(
+            source,
+            "tunnel.ordering",
+            tunnel.ordering.as_ref(),
+            Ordering::Lane,
+            &[("lane", Ordering::Lane), ("none", Ordering::None)],
+        )?,
+        hold: predictor(source, tunnel)?,
+        interactive_hold: Duration::from_millis(whole(
+            "tunnel.interactive_hold_ms",
+            tunnel.interactive_hold_ms.as_ref(),
+            0..=hold_ms_max,
+            false,
+            INTERACTIVE_HOLD_DEFAULT_MS,
+        )?),
+        bulk_hold: Duration::from_millis(whole(
+            "tunnel.bulk_hold_ms",
+            tunnel.bulk_hold_ms.as_ref(),
+            0..=hold_ms_max,
+            true,
+            BULK_HOLD_AUTO_MS,
+        )?),
+        held_frames_max: whole(
+            "tunnel.held_frames_max",
+            tunnel.held_frames_max.as_ref(),
+            64..=HELD_FRAMES_MAX,
+            false,
+            HELD_FRAMES_DEFAULT,
+        )? as usize,
+        reassembly_memory_bytes: whole(
+            "tunnel.reassembly_memory_mb",
+            tunnel.reassembly_memory_mb.as_ref(),
+            1..=REASSEMBLY_MEMORY_MB_MAX,
+            false,
+            REASSEMBLY_MEMORY_MB_DEFAULT,
+        )? as usize
+            * (1 << 20),
+        checksum,
+    })
+}
+
+/// Keys and values whose feature comes later.
+fn refuse_later(source: &Source, tunnel: &Tunnel) -> Result<(), ConfigError> {
+    match tunnel.repair.as_deref() {
+        None | Some("auto" | "off") => {}
+        Some(other) => {
+            let value = format!("repair = {other:?}");
+            return Err(later_value(source, "tunnel.repair", &value, "\"off\""));
+        }
+    }
+    if tunnel.retransmit == Some(true) {
+        return Err(later_value(
+            source,
+            "tunnel.retransmit",
+            "retransmission",
+            "false",
+        ));
+    }
+    if tunnel.queue_control == Some(true) {
+        return Err(later_value(
+            source,
+            "tunnel.queue_control",
+            "queue control",
+            "false",
+        ));
+    }
+    if tunnel.overhead_limit.is_some() {
+        return Err(later(source, "tunnel.overhead_limit"));
+    }
+    if tunnel.retention_mb.is_some() {
+        return Err(later(source, "tunnel.retention_mb"));
+    }
+    if tunnel
+        .state_file
+        .as_deref()
+        .is_some_and(|file| !file.is_empty())
+    {
+        return Err(later(source, "tunnel.state_file"));
+    }
+    Ok(())
+}
+
+fn predictor(source: &Source, tunnel: &Tunnel) -> Result<Duration, ConfigError> {
+    const KEY: &str = "tunnel.predictor";
+    let Some(text) = &tunnel.predictor else {
+        return Ok(HOLD_DEFAULT);
+    };
+    if ["model", "rack", "model-frozen"].contains(&text.as_str()) {
+        return Err(later_value(
+            source,
+            KEY,
+            &format!("{text:?}"),
+            "\"fixed:20ms\"",
+        ));
+    }
+    let milliseconds = text
+        .strip_prefix("fixed:")
+        .and_then(|rest| rest.strip_suffix("ms"))
+        .filter(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|digits| digits.parse().ok())
+        .map(Duration::from_millis)
+        .filter(|hold| *hold <= HOLD_MAX);
+    milliseconds.ok_or_else(|| {
+        let message = format!(
+            "{text:?} is not known: write \"fixed:Nms\" with N from 0 to {}",
+            HOLD_MAX.as_millis()
+        );
+        source.error(KEY, message)
+    })
+}
+
+fn shards(source: &Source, tunnel: &Tunnel) -> Result<(u8, u8), ConfigError> {
+    const KEY: &str = "tunnel.shards";
+    let most = SHARDS_MAX as u8;
+    let wrong = |value: &Value| {
+        let message = format!(
+            "{} does not fit: write \"auto\" or {{ min = 1, max = {most} }}, both from 1 to {most} and min not above max",
+            shown(value)
+        );
+        source.error(KEY, message)
+    };
+    match &tunnel.shards {
+        None => Ok((1, most)),
+        Some(Value::String(word)) if word == "auto" => Ok((1, most)),
+        Some(value @ Value::Table(table)) => {
+            if let Some(unknown) = table.keys().find(|key| *key != "min" && *key != "max") {
+                let message =
+                    format!("{unknown:?} is not known: write {{ min = 1, max = {most} }}");
+                return Err(source.error(KEY, message));
+            }
+            let bound = |name: &str, default: u8| match table.get(name) {
+                None => Some(default),
+                Some(number) => number
+                    .as_integer()
+                    .and_then(|n| u8::try_from(n).ok())
+                    .filter(|n| (1..=most).contains(n)),
+            };
+            match (bound("min", 1), bound("max", most)) {
+                (Some(min), Some(max)) if min <= max => Ok((min, max)),
+                _ => Err(wrong(value)),
+            }
+        }
+        Some(value) => Err(wrong(value)),
+    }
+}
+
+/// UDP source ports per path: one number for the gateway as long as a peer has one path.
+fn flows(source: &Source, file: &File, listen_port: u16) -> Result<Option<u8>, ConfigError> {
+    let mut agreed = None;
+    for (at, peer) in file.peer.iter().enumerate() {
+        for (path, settings) in peer.path.iter().enumerate() {
+            let key = format!("peer[{at}].path[{path}].flows");
+            let flows = number(source, &key, settings.flows.as_ref(), 1..=FLOWS_MAX, true)?;
+            let flows = flows.and_then(|flows| u8::try_from(flows).ok());
+            if agreed.is_some_and(|agreed| agreed != flows) {
+                return Err(later_value(
+                    source,
+                    &key,
+                    "another number of flows for each path",
+                    "the same everywhere",
+                ));
+            }
+            agreed = Some(flows);
+        }
+    }
+    let flows = agreed.flatten();
+    let last = u32::from(listen_port) + u32::from(flows.unwrap_or(1)) - 1;
+    if last > u32::from(u16::MAX) {
+        let message = format!(
+            "{listen_port} leaves no room for the ports of {} flows above it: choose a lower one",
+            flows.unwrap_or(1)
+        );
+        return Err(source.error("tunnel.listen_port", message));
+    }
+    Ok(flows)
+}
