@@ -97,6 +97,7 @@ def leftovers():
     return {
         "namespaces": run("ip", "netns", "list").stdout.split(),
         "labs": sorted(path.name for path in LABS.glob("*")) if LABS.exists() else [],
+        "eal": [path.name for path in pathlib.Path("/run/dpdk").glob("shardgate-sg*")],
         "backlog": BACKLOG.read_text(),
         "pages": PAGE_COUNT.read_text() if PAGE_COUNT.exists() else None,
         "mounts": pathlib.Path("/proc/mounts").read_text().count("hugetlbfs"),

@@ -13,6 +13,8 @@ ALPHA = 1e-6
 Z = 4.8916
 # How late a departure may be on a machine that shares its cores, median: not statistical.
 LATE_MEDIAN_MS = 0.5
+# How unevenly late; it blurs a distribution, by at most its density (0.4 / sigma) times this.
+LATE_SPREAD_MS = 0.1
 # Two clocks (the kernel's and the TSC) and the rounding of a sleep: a frame is not earlier.
 EARLY_MS = 0.03
 
@@ -184,7 +186,7 @@ def delays(profile, measured):
         max(abs(normal_cdf((x - mean) / sigma) - i / n), abs(normal_cdf((x - mean) / sigma) - (i + 1) / n))
         for i, x in enumerate(sample)
     )
-    bound = math.sqrt(math.log(2 / ALPHA) / (2 * n)) + 0.4 * LATE_MEDIAN_MS / sigma * 0.1
+    bound = math.sqrt(math.log(2 / ALPHA) / (2 * n)) + 0.4 * LATE_SPREAD_MS / sigma
     return [
         Row("delay, mean, ms", mean, delay - EARLY_MS - mean_error,
             delay + LATE_MEDIAN_MS + mean_error, "normal, lateness"),

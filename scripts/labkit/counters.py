@@ -82,8 +82,10 @@ def emulated(document, way):
     """The emulator's counters for one direction."""
     counts = document[way]
     return {
-        "received": counts["offered"],
-        "lost": counts["lost"] + counts["queue_drops"] + counts["mtu_drops"],
+        "received": counts["received"],
+        "lost": counts["lost"]
+        + counts["held_at_end"]
+        + sum(count for name, count in counts.items() if name.endswith("_drops")),
         "duplicated": counts["duplicated"],
         "sent": counts["sent"],
     }

@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import copy
 import http.client
 import json
 import os
@@ -135,11 +134,12 @@ class Gateway:
     def start(self):
         """Starts the process and waits until it says that it is healthy."""
         self.file.write_text(as_toml(self.configuration))
+        # EAL's runtime folder; it stays when the process ends.
+        self.lab.sweep_up(f"/run/dpdk/shardgate-{self.node}-*")
         self.process = self.lab.start(
             f"gw-{self.side}", (self.lab.binary, "run", "--config", self.file), f"gw-{self.side}"
         )
         self.process.wait_until(self.healthy, "healthy")
-        self.lab.remember_files_of(self.process)
 
     def stop(self):
         """SIGTERM; returns the final report that it prints."""
@@ -187,10 +187,3 @@ class Gateway:
             if line.startswith("VmRSS:"):
                 return int(line.split()[1])
         raise LabError(f"gw-{self.side} has no resident memory")
-
-    def with_peer_key(self, public_key):
-        """The same gateway that expects another peer; for tests of wrong keys."""
-        changed = copy.copy(self)
-        changed.configuration = copy.deepcopy(self.configuration)
-        changed.configuration["peer"][0]["public_key"] = public_key
-        return changed

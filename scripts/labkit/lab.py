@@ -1,6 +1,7 @@
 """The five namespaces, what runs in them, and the certainty that nothing stays behind."""
 
 import contextlib
+import glob
 import json
 import os
 import pathlib
@@ -258,7 +259,7 @@ class Lab:
         return exit_code
 
     def kill(self, process):
-        """SIGKILL, and the files that a killed DPDK process cannot remove itself."""
+        """SIGKILL: a crash."""
         process.child.kill()
         process.child.wait()
         self._forget(process)
@@ -267,10 +268,11 @@ class Lab:
         self._processes.remove(process)
         self._write_state()
 
-    def remember_files_of(self, process):
-        """Notes the EAL's files, in case the process is killed and cannot remove them."""
-        self._files = sorted({*self._files, *eal_files(process.pid)})
-        self._write_state()
+    def sweep_up(self, pattern):
+        """Notes files that a process leaves behind, orderly or not, for when the lab ends."""
+        if pattern not in self._files:
+            self._files.append(pattern)
+            self._write_state()
 
     def set_path(self, path):
         """Changes what lies between the gateways; returns the counters of what lay there."""
@@ -327,7 +329,7 @@ class Lab:
                 process = self.start(f"wireguard-{side}", ("wireguard-go", "-f", device), node)
                 undo.callback(self.stop, process)
                 control = WIREGUARD_SOCKETS / f"{device}.sock"
-                self._files.append(str(control))
+                self.sweep_up(str(control))
                 process.wait_until(control.exists, "up")
                 key_file = self.directory / f"wireguard-{side}.key"
                 key_file.touch(mode=0o600)
@@ -378,25 +380,6 @@ def _leave(number, _frame):
     raise SystemExit(128 + number)
 
 
-def eal_files(pid):
-    """The runtime folder and hugepage files of a DPDK process, as far as /proc shows them."""
-    found = set()
-    paths = []
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError):
-                paths.append(os.readlink(entry.path))
-        with open(f"/proc/{pid}/maps", encoding="utf-8") as maps:
-            paths += [line.split(None, 5)[5].strip() for line in maps if "/" in line]
-    for path in paths:
-        parts = pathlib.PurePath(path).parts
-        if path.startswith(("/run/dpdk/", "/var/run/dpdk/")):
-            found.add(str(pathlib.PurePath("/run/dpdk", parts[parts.index("dpdk") + 1])))
-        elif path.startswith("/dev/hugepages/"):
-            found.add(path.removesuffix(" (deleted)"))
-    return found
-
-
 def take_down(directory):
     """Ends and removes what a lab's state file names; safe to call twice."""
     state_file = pathlib.Path(directory, "state.json")
@@ -414,11 +397,11 @@ def take_down(directory):
         for pid in run("ip", "netns", "pids", namespace, check=False).stdout.split():
             end(int(pid))
         run("ip", "netns", "del", namespace, check=False)
-    for path in state["files"]:
+    for path in [path for pattern in state["files"] for path in glob.glob(pattern)]:
         if os.path.isdir(path):
-            shutil.rmtree(path, ignore_errors=True)
+            shutil.rmtree(path)
         else:
-            pathlib.Path(path).unlink(missing_ok=True)
+            os.unlink(path)
     with contextlib.suppress(OSError):
         WIREGUARD_SOCKETS.rmdir()
     shutil.rmtree(directory)

@@ -113,8 +113,8 @@ class Emulator:
         command += ["--right", f"net_af_packet1,iface={RIGHT}"]
         command += self.path.arguments()
         self.process = self.lab.start("emulator", command, "wan")
+        self.lab.sweep_up(f"/run/dpdk/shardgate-emulate-{self.process.pid}")
         wait_until_carries(self.lab, self.process)
-        self.lab.remember_files_of(self.process)
 
     def stop(self):
         """Stops it and returns its counters."""
