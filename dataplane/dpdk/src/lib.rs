@@ -63,6 +63,7 @@ pub mod lcore;
 pub mod mbuf;
 pub mod pool;
 pub mod port;
+pub mod queue;
 pub mod ring;
 pub mod tsc;
 
@@ -72,7 +73,8 @@ pub use error::Error;
 pub use lcore::LcoreId;
 pub use mbuf::{Mbuf, free_burst};
 pub use pool::{Pool, leaked_pools};
-pub use port::{Port, PortConfig, PortInfo, PortStats, RxQueue, TxQueue};
+pub use port::{Port, PortConfig, PortInfo, PortStats};
+pub use queue::{RxQueue, TxQueue};
 pub use ring::{Consumer, Producer, RingItem, spsc};
 pub use tsc::Clock;
 

@@ -12,9 +12,8 @@ use crate::af_packet::sockets::{Snapshot, Sockets};
 use crate::af_packet::{self, AfPacket};
 use crate::eal::{Eal, EalInner};
 use crate::error::{Error, c_string};
-use crate::mbuf::{forget_front, raw_parts};
 use crate::pool::Pool;
-use crate::{BURST, Burst};
+use crate::queue::{RxQueue, TxQueue};
 
 /// What a driver says about a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -238,15 +237,10 @@ impl Port {
         *pools = Some(config.rx_pools.clone());
         self.set_up(config, &info, rx_queues, tx_queues)?;
 
-        let rx = (0..rx_queues).map(|queue| RxQueue {
-            port: self.clone(),
-            queue,
-            dropped: 0,
-        });
-        let tx = (0..tx_queues).map(|queue| TxQueue {
-            port: self.clone(),
-            queue,
-        });
+        // SAFETY: the port is started with these queues, and this happens once.
+        let rx = (0..rx_queues).map(|queue| unsafe { RxQueue::new(self.clone(), queue) });
+        // SAFETY: as above.
+        let tx = (0..tx_queues).map(|queue| unsafe { TxQueue::new(self.clone(), queue) });
         Ok((rx.collect(), tx.collect()))
     }
 
@@ -505,96 +499,6 @@ impl fmt::Debug for Port {
             .field("id", &self.0.id)
             .field("name", &self.0.name)
             .finish()
-    }
-}
-
-/// One rx queue of a started port; polled by one lcore at a time.
-#[derive(Debug)]
-pub struct RxQueue {
-    port: Port,
-    queue: u16,
-    dropped: u64,
-}
-
-impl RxQueue {
-    /// Appends received frames to the burst, as many as there are and it has room for, and says how
-    /// many.
-    ///
-    /// Every frame is in one segment and has its VLAN tag in the data, also if the driver took it
-    /// out (a tag of another type than 0x8100 comes back as 0x8100: drivers do not say).
-    #[inline]
-    pub fn burst(&mut self, burst: &mut Burst) -> usize {
-        let len = burst.len();
-        let (items, _) = raw_parts(burst);
-        let mut dropped = 0;
-        // SAFETY: the port is started, since only `configure` makes queues, and this queue is
-        // polled by nobody else: it is borrowed mutably and exists once. The burst has room for the
-        // rest; the shim writes n linear mbufs that are ours, and only then does the length cover
-        // them.
-        let n = unsafe {
-            let end = items.add(len);
-            let room = (BURST - len) as u16;
-            let n = sys::shim_rx_burst(self.port.0.id, self.queue, end, room, &mut dropped);
-            burst.set_len(len + usize::from(n));
-            usize::from(n)
-        };
-        self.dropped += u64::from(dropped);
-        n
-    }
-
-    /// Frames received but dropped since the start, because they would not fit one mbuf, or their
-    /// VLAN tag not before the data.
-    pub fn dropped(&self) -> u64 {
-        self.dropped
-    }
-
-    /// Its port.
-    pub fn port(&self) -> &Port {
-        &self.port
-    }
-
-    /// Its number in the port.
-    pub fn index(&self) -> u16 {
-        self.queue
-    }
-}
-
-/// One tx queue of a started port; used by one lcore at a time.
-#[derive(Debug)]
-pub struct TxQueue {
-    port: Port,
-    queue: u16,
-}
-
-impl TxQueue {
-    /// Sends from the front of the burst what the driver takes, and says how many; the others stay
-    /// in the caller's hands. Never waits for room.
-    ///
-    /// Takes plain packets only: what is sealed says so by becoming one, and nothing else can.
-    #[inline]
-    pub fn burst(&mut self, burst: &mut Burst) -> usize {
-        let (items, count) = raw_parts(burst);
-        if count == 0 {
-            return 0;
-        }
-        // SAFETY: as for `RxQueue::burst`; the array holds `count` mbufs of ours, the first n of which
-        // belong to the driver afterwards.
-        unsafe {
-            let n = sys::shim_tx_burst(self.port.0.id, self.queue, items, count as u16);
-            let n = usize::from(n).min(count);
-            forget_front(burst, n);
-            n
-        }
-    }
-
-    /// Its port.
-    pub fn port(&self) -> &Port {
-        &self.port
-    }
-
-    /// Its number in the port.
-    pub fn index(&self) -> u16 {
-        self.queue
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::io::Write;
+
 use common::eal;
 use shardgate_dpdk::{CryptoDevice, CryptoVdev, Error};
 
@@ -42,7 +44,10 @@ fn virtual_crypto_devices_are_found_and_described() {
             );
             assert_eq!(names(), ["crypto_null0", "crypto_aesni_gcm0"]);
         }
-        Err(error) => eprintln!("skipped: crypto_aesni_gcm: {error}"),
+        // Not by a macro: the harness would keep it to itself, because the test passes.
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "skipped: crypto_aesni_gcm: {error}");
+        }
     }
     assert_eq!(names(), ["crypto_null0"], "a vdev goes with its owner");
     drop(null);
