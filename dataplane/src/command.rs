@@ -113,6 +113,8 @@ pub enum Command {
         peer: u16,
         /// Path id.
         path: u8,
+        /// Random: only who receives the challenge can send it back.
+        token: u64,
     },
     /// Tell a peer that we stop.
     Close {

@@ -36,17 +36,28 @@ pub trait Aead {
 #[derive(Debug)]
 pub struct SealBudget {
     receiver_index: u32,
-    key_slot: u16,
+    origin: Origin,
     left: u64,
     expires: Time,
 }
 
+/// What a numbered datagram's metadata says of where it comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// The unit's slot of the key.
+    pub key_slot: u16,
+    /// Whom it goes to.
+    pub peer: u16,
+    /// Which of a path's UDP source ports it uses; travels in [`Meta::scratch`](crate::buffer::Meta).
+    pub flow: u16,
+}
+
 impl SealBudget {
     /// The part of a key, made at `created`, that one of `hands` may spend.
-    pub fn new(receiver_index: u32, key_slot: u16, hands: u8, created: Time) -> Self {
+    pub fn new(receiver_index: u32, origin: Origin, hands: u8, created: Time) -> Self {
         Self {
             receiver_index,
-            key_slot,
+            origin,
             left: SEALS_MAX / u64::from(hands.max(1)),
             expires: created + KEY_LIFETIME,
         }
@@ -63,7 +74,7 @@ impl SealBudget {
 #[derive(Debug)]
 pub struct PathNumber {
     header: ClearHeader,
-    key_slot: u16,
+    origin: Origin,
 }
 
 /// The counters of transmissions on (kind, stream, path): one array for each kind and stream, in
@@ -103,7 +114,7 @@ impl PathNumbers {
         budget.left -= 1;
         Some(PathNumber {
             header,
-            key_slot: budget.key_slot,
+            origin: budget.origin,
         })
     }
 
@@ -134,7 +145,7 @@ pub struct Received<B>(B);
 pub struct Opened<B>(B);
 
 impl<B: Buffer> Unsealed<B> {
-    /// Puts the clear header in front of the plaintext and notes the key's slot in the metadata.
+    /// Puts the clear header in front of the plaintext and notes its [`Origin`] in the metadata.
     ///
     /// # Errors
     /// The buffer, when head- or tailroom for header and tag is missing; the number is spent.
@@ -148,8 +159,10 @@ impl<B: Buffer> Unsealed<B> {
         };
         room.copy_from_slice(&number.header.to_bytes());
         let mut meta = buffer.meta();
-        meta.key_slot = number.key_slot;
+        meta.key_slot = number.origin.key_slot;
+        meta.peer = number.origin.peer;
         meta.path = number.header.path;
+        meta.scratch = number.origin.flow;
         buffer.set_meta(meta);
         Ok(Self(buffer))
     }
@@ -222,12 +235,14 @@ impl<B: Buffer> Received<B> {
         &self.0
     }
 
-    /// Notes which key opens it, and whose it is.
+    /// Notes which key opens it, whose it is, and which rx lcore it goes to once opened (in
+    /// [`Meta::scratch`](crate::buffer::Meta)).
     #[inline]
-    pub fn assign_key(&mut self, key_slot: u16, peer: u16) {
+    pub fn assign(&mut self, key_slot: u16, peer: u16, owner: u16) {
         let mut meta = self.0.meta();
         meta.key_slot = key_slot;
         meta.peer = peer;
+        meta.scratch = owner;
         self.0.set_meta(meta);
     }
 
@@ -322,14 +337,21 @@ pub(crate) mod tests {
         }
     }
 
+    pub(crate) const ORIGIN: Origin = Origin {
+        key_slot: 3,
+        peer: 5,
+        flow: 2,
+    };
+
     fn budget() -> SealBudget {
-        SealBudget::new(7, 3, 1, Time::ZERO)
+        SealBudget::new(7, ORIGIN, 1, Time::ZERO)
     }
 
     fn sealed(numbers: &mut PathNumbers, budget: &mut SealBudget) -> HeapBuffer {
         let number = numbers.take(0, budget, Time::ZERO).unwrap();
         let unsealed = Unsealed::new(HeapBuffer::from_bytes(b"plaintext"), number).unwrap();
-        assert_eq!(unsealed.buffer().meta().key_slot, 3);
+        let meta = unsealed.buffer().meta();
+        assert_eq!((meta.key_slot, meta.peer, meta.scratch), (3, 5, 2));
         unsealed.seal(&TestAead::new(1)).unwrap().into_buffer()
     }
 
@@ -362,7 +384,7 @@ pub(crate) mod tests {
         let number = |b: &HeapBuffer| ClearHeader::parse(b.data()).unwrap().path_number;
         assert_eq!((number(&first), number(&second)), (0, 1));
         assert!(numbers.take(0, &mut budget, Time::ZERO).is_none());
-        let mut fresh = super::SealBudget::new(8, 4, 1, Time::ZERO);
+        let mut fresh = SealBudget::new(8, ORIGIN, 1, Time::ZERO);
         assert!(
             numbers
                 .take(0, &mut fresh, Time::ZERO + KEY_LIFETIME)

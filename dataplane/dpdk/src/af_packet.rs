@@ -98,6 +98,15 @@ impl AfPacket {
         self.argument("iface").unwrap_or_default()
     }
 
+    /// Queues it opens in each direction; the kernel spreads flows over all of them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadDevice`] if `qpairs` is no number.
+    pub fn queue_pairs(&self) -> Result<usize, Error> {
+        Ok(self.number("qpairs")?.unwrap_or(1))
+    }
+
     /// The kernel's MTU of the interface, from sysfs.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::buffer::{HeapBuffer, HeapPool};
 use crate::predict::Fixed;
-use crate::seal::tests::TestAead;
+use crate::seal::tests::{ORIGIN, TestAead};
 use crate::seal::{Received, SealBudget};
 use crate::sender::{Close, Departure, Refused, SenderConfig, StreamSender};
 
@@ -51,7 +51,7 @@ impl Tunnel {
         };
         Self {
             sender: StreamSender::new(0, sender),
-            budget: SealBudget::new(1, 0, 1, Time::ZERO),
+            budget: SealBudget::new(1, ORIGIN, 1, Time::ZERO),
             receiver: PredictiveBuffer::new(config, Fixed(Duration::from_secs(1))),
             pool: HeapPool::new(usize::MAX, 16_384),
             out: Frames::default(),

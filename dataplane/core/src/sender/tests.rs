@@ -1,5 +1,6 @@
 use super::*;
 use crate::buffer::{HeapBuffer, HeapPool};
+use crate::seal::tests::ORIGIN;
 
 const CONFIG: SenderConfig = SenderConfig {
     shards_min: 1,
@@ -9,7 +10,7 @@ const CONFIG: SenderConfig = SenderConfig {
 };
 
 fn budget() -> SealBudget {
-    SealBudget::new(1, 0, 1, Time::ZERO)
+    SealBudget::new(1, ORIGIN, 1, Time::ZERO)
 }
 
 /// Closes the aggregate with a pool of `buffers`; returns the outcome and the shards' headers.

@@ -1,0 +1,324 @@
+//! What the engine shows: everything the lcores published, by node, port, lcore, unit, peer.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use shardgate_core::drop_reason::{DropReason, Drops};
+use shardgate_dpdk::{Pool, Port};
+
+use super::shared::{
+    LcoreCounters, LcoreKind, LcoreShared, PathCounters, RxCounters, Shared, StreamIn, StreamOut,
+};
+use crate::lcore::unit::UnitCounters;
+
+/// An lcore that has not looped for this long is stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(1);
+
+/// Drops by reason; reasons that never struck are there with 0.
+pub type DropsByReason = BTreeMap<&'static str, u64>;
+
+/// The engine at one moment. Counters only grow.
+#[derive(Clone, Debug, Serialize)]
+pub struct Snapshot {
+    /// Nanoseconds since the engine started.
+    pub time_ns: u64,
+    /// Frames, datagrams and shards that died, by reason, all lcores together.
+    pub drops: DropsByReason,
+    /// Ports in configuration order.
+    pub ports: Vec<PortSnapshot>,
+    /// Pollers.
+    pub lcores: Vec<LcoreSnapshot>,
+    /// Crypto units.
+    pub units: Vec<UnitSnapshot>,
+    /// Peers in configuration order.
+    pub peers: Vec<PeerSnapshot>,
+    /// Pools.
+    pub pools: Vec<PoolSnapshot>,
+}
+
+/// A port's counters, as its driver keeps them.
+#[derive(Clone, Debug, Serialize)]
+pub struct PortSnapshot {
+    /// Name in the configuration.
+    pub name: String,
+    /// `lan` or `wan`.
+    pub role: &'static str,
+    /// Ethernet address.
+    pub mac: String,
+    /// Whether it has link.
+    pub link_up: bool,
+    /// Frames received.
+    pub rx_frames: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Frames sent.
+    pub tx_frames: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Frames the device dropped for want of a descriptor.
+    pub rx_missed: u64,
+    /// Frames received with an error.
+    pub rx_errors: u64,
+    /// Frames that could not be sent.
+    pub tx_errors: u64,
+    /// Times an rx queue found its pool empty.
+    pub rx_no_buffer: u64,
+}
+
+/// A poller's counters.
+#[derive(Clone, Debug, Serialize)]
+pub struct LcoreSnapshot {
+    /// Lcore id.
+    pub id: u32,
+    /// What it is for.
+    pub kind: LcoreKind,
+    /// Its account of itself.
+    #[serde(flatten)]
+    pub counters: LcoreCounters,
+    /// What it received, if it is an rx lcore.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rx: Option<RxCounters>,
+    /// What died on it.
+    pub drops: DropsByReason,
+}
+
+/// A crypto unit's counters.
+#[derive(Clone, Debug, Serialize)]
+pub struct UnitSnapshot {
+    /// The lcore it runs on.
+    pub lcore: u32,
+    /// What it is.
+    pub kind: &'static str,
+    /// What it has done.
+    #[serde(flatten)]
+    pub counters: UnitCounters,
+}
+
+/// A peer's counters.
+#[derive(Clone, Debug, Serialize)]
+pub struct PeerSnapshot {
+    /// Name in the configuration.
+    pub name: String,
+    /// Its path.
+    pub path: PathCounters,
+    /// Our streams to it.
+    pub streams_out: Vec<StreamOut>,
+    /// Its streams to us.
+    pub streams_in: Vec<StreamIn>,
+}
+
+/// A pool's state.
+#[derive(Clone, Debug, Serialize)]
+pub struct PoolSnapshot {
+    /// Its name.
+    pub name: String,
+    /// Mbufs in all.
+    pub size: usize,
+    /// Mbufs not at home, as far as DPDK can tell while lcores have caches.
+    pub in_use: usize,
+}
+
+/// Names that do not change.
+pub(super) struct Names {
+    pub ports: Vec<(String, &'static str)>,
+    pub peers: Vec<String>,
+}
+
+/// Reads what the lcores publish, from any thread.
+#[derive(Clone)]
+pub struct StatsReader(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    names: Names,
+    /// Gone once the engine has stopped.
+    devices: Mutex<Option<Devices>>,
+}
+
+pub(super) struct Devices {
+    pub ports: Vec<Port>,
+    pub pools: Vec<Pool>,
+}
+
+impl StatsReader {
+    pub(super) fn new(shared: Arc<Shared>, names: Names, devices: Devices) -> Self {
+        Self(Arc::new(Inner {
+            shared,
+            names,
+            devices: Mutex::new(Some(devices)),
+        }))
+    }
+
+    /// Lets go of the devices, so that they can be closed.
+    pub(super) fn release(&self) -> Option<Devices> {
+        self.0
+            .devices
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    /// Everything, now.
+    pub fn snapshot(&self) -> Snapshot {
+        let Inner {
+            shared,
+            names,
+            devices,
+        } = &*self.0;
+        let devices = devices.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut drops = Drops::default();
+        shared
+            .lcores
+            .iter()
+            .for_each(|lcore| drops.merge(&lcore.drops.load()));
+        let ports = devices.as_ref().map_or(&[][..], |devices| &devices.ports);
+        let pools = devices.as_ref().map_or(&[][..], |devices| &devices.pools);
+        Snapshot {
+            time_ns: shared.clock.now().as_nanos(),
+            drops: by_reason(&drops),
+            ports: names
+                .ports
+                .iter()
+                .zip(&shared.ports)
+                .zip(ports)
+                .map(|(((name, role), known), port)| {
+                    let stats = port.stats().unwrap_or_default();
+                    let mac: Vec<_> = known.mac.iter().map(|b| format!("{b:02x}")).collect();
+                    PortSnapshot {
+                        name: name.clone(),
+                        role,
+                        mac: mac.join(":"),
+                        link_up: port.link_up(),
+                        rx_frames: stats.ipackets,
+                        rx_bytes: stats.ibytes,
+                        tx_frames: stats.opackets,
+                        tx_bytes: stats.obytes,
+                        rx_missed: stats.imissed,
+                        rx_errors: stats.ierrors,
+                        tx_errors: stats.oerrors,
+                        rx_no_buffer: stats.rx_nombuf,
+                    }
+                })
+                .collect(),
+            lcores: shared.lcores.iter().map(lcore).collect(),
+            units: shared
+                .lcores
+                .iter()
+                .filter(|lcore| lcore.is_unit)
+                .map(|lcore| UnitSnapshot {
+                    lcore: lcore.id,
+                    kind: "software",
+                    counters: lcore.unit.load(),
+                })
+                .collect(),
+            peers: names
+                .peers
+                .iter()
+                .zip(&shared.peers)
+                .map(|(name, peer)| PeerSnapshot {
+                    name: name.clone(),
+                    path: peer.path.load(),
+                    streams_out: peer.streams_out.iter().map(|s| s.load()).collect(),
+                    streams_in: peer
+                        .streams_in
+                        .iter()
+                        .map(|s| s.load())
+                        .filter(|s| s.last_heard_ns > 0)
+                        .collect(),
+                })
+                .collect(),
+            pools: pools
+                .iter()
+                .map(|pool| PoolSnapshot {
+                    name: pool.name().to_owned(),
+                    size: pool.size(),
+                    in_use: pool.in_use(),
+                })
+                .collect(),
+        }
+    }
+
+    /// Whether every lcore loops and every port has link.
+    ///
+    /// # Errors
+    /// The reason why not.
+    pub fn health(&self) -> Result<(), String> {
+        let Inner {
+            shared,
+            names,
+            devices,
+        } = &*self.0;
+        let now = shared.clock.now();
+        for lcore in &shared.lcores {
+            let silent = now.since(lcore.last_round());
+            if silent > STUCK_AFTER {
+                let seconds = silent.as_secs_f32();
+                return Err(format!(
+                    "lcore {} has not looped for {seconds:.1} s",
+                    lcore.id
+                ));
+            }
+        }
+        let devices = devices.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(devices) = &*devices else {
+            return Err("stopping".to_owned());
+        };
+        for ((name, _), port) in names.ports.iter().zip(&devices.ports) {
+            if !port.link_up() {
+                return Err(format!("port {name} has no link"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn last_heard_ns(&self, peer: usize) -> u64 {
+        let Some(peer) = self.0.shared.peers.get(peer) else {
+            return 0;
+        };
+        let streams = peer
+            .streams_in
+            .iter()
+            .map(|stream| stream.load().last_heard_ns);
+        streams
+            .chain([peer.path.load().last_heard_ns])
+            .max()
+            .unwrap_or(0)
+    }
+
+    pub(super) fn numbered(&self, peer: usize) -> u64 {
+        let Some(peer) = self.0.shared.peers.get(peer) else {
+            return 0;
+        };
+        let streams: u64 = peer
+            .streams_out
+            .iter()
+            .map(|stream| stream.load().numbered)
+            .sum();
+        streams + peer.path.load().numbered
+    }
+
+    pub(super) fn take_closed(&self, peer: usize) -> bool {
+        let peer = self.0.shared.peers.get(peer);
+        peer.is_some_and(|peer| peer.closed.swap(false, Ordering::AcqRel))
+    }
+}
+
+fn lcore(lcore: &LcoreShared) -> LcoreSnapshot {
+    LcoreSnapshot {
+        id: lcore.id,
+        kind: lcore.kind,
+        counters: lcore.counters.load(),
+        rx: (lcore.kind == LcoreKind::Rx).then(|| lcore.rx.load()),
+        drops: by_reason(&lcore.drops.load()),
+    }
+}
+
+fn by_reason(drops: &Drops) -> DropsByReason {
+    DropReason::ALL
+        .iter()
+        .map(|&reason| (reason.name(), drops.get(reason)))
+        .collect()
+}

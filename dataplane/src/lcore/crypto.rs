@@ -1,0 +1,103 @@
+//! A dedicated crypto lcore: SPSC rings in from every rx lcore, its own way out on each WAN port,
+//! SPSC rings of opened shards back to every rx lcore.
+
+use std::sync::Arc;
+
+use shardgate_core::seal::{Opened, Received, Unsealed};
+use shardgate_dpdk::{BURST, Burst, Consumer, Mbuf, Producer};
+
+use super::poll::Idler;
+use super::tx::Tx;
+use super::unit::Unit;
+use super::{Lcore, Mailbox};
+use crate::engine::shared::{LcoreCounters, LcoreReport, Phase, Shared};
+
+/// Everything a crypto lcore owns.
+pub struct CryptoLcore {
+    /// Its place among all pollers.
+    pub index: usize,
+    /// What all lcores share.
+    pub shared: Arc<Shared>,
+    /// Commands from the control thread.
+    pub mailbox: Mailbox,
+    /// The unit that it runs.
+    pub unit: Unit,
+    /// From each rx lcore: shards to seal.
+    pub to_seal: Vec<Consumer<Unsealed<Mbuf>>>,
+    /// From each rx lcore: datagrams to open.
+    pub to_open: Vec<Consumer<Received<Mbuf>>>,
+    /// To each rx lcore: what was opened.
+    pub opened: Vec<Producer<Opened<Mbuf>>>,
+    /// Per port: the way out, if it is a WAN port.
+    pub tx: Vec<Option<Tx>>,
+    /// Packets of lcores that send through this one: the port and their ring.
+    pub tx_for_others: Vec<(usize, Consumer<Mbuf>)>,
+    /// How it waits.
+    pub idler: Idler,
+}
+
+impl Lcore for CryptoLcore {
+    fn run(mut self) -> LcoreReport {
+        let mut counters = LcoreCounters::default();
+        let mut outgoing: Vec<Burst<Opened<Mbuf>>> =
+            self.opened.iter().map(|_| Burst::new()).collect();
+        let mut to_seal = Burst::new();
+        let mut to_open = Burst::new();
+        while self.shared.phase() != Phase::Stop {
+            let started = shardgate_dpdk::tsc::now_cycles();
+            let now = self.shared.clock.time(started);
+            let unit = &mut self.unit;
+            self.mailbox.carry_out(|command| unit.command(command));
+            let mut moved = super::forward_for_others(&mut self.tx_for_others, &mut self.tx);
+            for ring in &mut self.to_seal {
+                // What the ports have no room for stays in the ring, and is felt at the entrance.
+                if self.tx.iter().flatten().any(|tx| tx.credit() < BURST) {
+                    counters.backpressure += 1;
+                    break;
+                }
+                moved += ring.pop(&mut to_seal);
+                for shard in to_seal.drain(..) {
+                    if let Some((port, datagram)) = self.unit.seal(shard)
+                        && let Some(Some(tx)) = self.tx.get_mut(port)
+                    {
+                        tx.push(datagram);
+                    }
+                }
+            }
+            self.tx.iter_mut().flatten().for_each(Tx::flush);
+            for ring in &mut self.to_open {
+                if self.opened.iter().any(|owner| owner.free() < BURST) {
+                    counters.backpressure += 1;
+                    break;
+                }
+                moved += ring.pop(&mut to_open);
+                for datagram in to_open.drain(..) {
+                    if let Some((owner, opened)) = self.unit.open(datagram)
+                        && let Some(burst) = outgoing.get_mut(owner)
+                    {
+                        burst.push(opened);
+                    }
+                }
+                for (owner, burst) in self.opened.iter_mut().zip(&mut outgoing) {
+                    owner.push(burst);
+                }
+            }
+            counters.round(&self.shared, started, moved);
+            self.shared.lcores[self.index]
+                .beat(now, || (counters, self.unit.counters, self.drops()));
+            self.idler.after_round(now, moved > 0);
+        }
+        self.tx.iter_mut().flatten().for_each(Tx::flush);
+        let drops = self.drops();
+        self.shared.lcores[self.index].publish((counters, self.unit.counters, drops));
+        LcoreReport::default()
+    }
+}
+
+impl CryptoLcore {
+    fn drops(&self) -> shardgate_core::drop_reason::Drops {
+        let mut drops = self.unit.drops;
+        super::count_tx_drops(&mut drops, &self.tx);
+        drops
+    }
+}

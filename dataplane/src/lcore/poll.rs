@@ -1,0 +1,45 @@
+//! How an lcore waits: busy, or so that several pollers share a CPU without starving each other.
+
+use std::time::Duration;
+
+use shardgate_core::time::Time;
+
+use crate::config::PollMode;
+
+/// Traffic this recent keeps an adaptive poller awake.
+const AWAKE_AFTER_TRAFFIC: Duration = Duration::from_millis(1);
+
+/// How long an adaptive poller sleeps between looks; sleeping less costs more than it gains.
+const SLEEP: Duration = Duration::from_micros(50);
+
+/// What an lcore does between two rounds of its loop.
+pub struct Idler {
+    mode: PollMode,
+    last_traffic: Time,
+}
+
+impl Idler {
+    /// An idler that has seen no traffic.
+    pub fn new(mode: PollMode) -> Self {
+        Self {
+            mode,
+            last_traffic: Time::ZERO,
+        }
+    }
+
+    /// After a round at `now` that moved packets, or did not.
+    #[inline]
+    pub fn after_round(&mut self, now: Time, moved_packets: bool) {
+        if moved_packets {
+            self.last_traffic = now;
+        }
+        match self.mode {
+            PollMode::Busy => std::hint::spin_loop(),
+            PollMode::Adaptive if moved_packets => {}
+            PollMode::Adaptive if now.since(self.last_traffic) < AWAKE_AFTER_TRAFFIC => {
+                std::thread::yield_now();
+            }
+            PollMode::Adaptive => std::thread::sleep(SLEEP),
+        }
+    }
+}
