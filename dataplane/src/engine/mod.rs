@@ -8,6 +8,7 @@ pub mod shared;
 mod snapshot;
 mod start;
 mod topology;
+mod wiring;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
