@@ -1,7 +1,12 @@
 #!/usr/bin/env python3
 """Every kind of frame crosses the tunnel: small, jumbo, tagged, broadcast, IPv6 and unknown."""
 
-from support import PLACEMENTS, LabTest, Stream, main, measure, wan
+from support import LabTest, Stream, main, measure, wan
+
+# Sizes of IPv4 packets on the LAN: around what fits a shard, a WAN packet, and the LAN itself.
+PACKET_SIZES = (36, 64, 576, 1414, 1500, 1501, 4000, 9000)
+IPV4_AND_ICMP = 28
+IPV6_SETTING = "net.ipv6.conf.lan0.disable_ipv6"
 
 
 class AnyFrame(LabTest):
@@ -10,61 +15,50 @@ class AnyFrame(LabTest):
     path = wan.Path(delay_ms=1)
     lan_mtu = 9000
 
-    def setUp(self):
-        self.host = self.lab.namespace("host-a")
-
-    def answered(self, tunnel, **options):
-        found = measure.ping(self.host, tunnel.target, count=10, interval=0.05, **options)
+    def all_answered(self, target, **options):
+        host = self.lab.namespace("host-a")
+        found = measure.ping(host, target, count=10, interval=0.05, **options)
         self.assertEqual(found.lost_percent, 0, options)
         self.assertEqual(found.duplicates, 0, options)
 
-    def each_placement(self):
-        for placement in PLACEMENTS:
-            with self.subTest(placement), self.lab.shardgate(placement=placement) as tunnel:
-                yield tunnel
-
     def test_pings_from_the_smallest_to_jumbo(self):
-        for tunnel in self.each_placement():
-            # Sizes of the IP packet, less its 28 bytes of headers; never fragmented by the host.
-            for packet in (28 + 8, 64, 576, 1414, 1500, 1501, 4000, 9000):
-                self.answered(tunnel, size=packet - 28, extra=("-M", "do"))
+        def check(tunnel, _):
+            for size in PACKET_SIZES:
+                unfragmented = ("-M", "do")
+                self.all_answered(tunnel.target, size=size - IPV4_AND_ICMP, extra=unfragmented)
+
+        self.in_each_placement(check)
 
     def test_broadcast(self):
-        for tunnel in self.each_placement():
-            self.lab.inside("host-b", "sysctl", "-qw", "net.ipv4.icmp_echo_ignore_broadcasts=0")
-            found = measure.ping(self.host, "10.80.0.255", count=10, interval=0.05, extra=("-b",))
-            self.assertEqual(found.lost_percent, 0)
-            self.answered(tunnel)
+        def check(_tunnel, _placement):
+            self.all_answered("10.80.0.255", extra=("-b",))
+
+        self.lab.inside("host-b", "sysctl", "-qw", "net.ipv4.icmp_echo_ignore_broadcasts=0")
+        self.in_each_placement(check)
 
     def test_ipv6(self):
-        for side in "ab":
-            self.lab.inside(f"host-{side}", "sysctl", "-qw", "net.ipv6.conf.lan0.disable_ipv6=0")
-            self.addCleanup(
-                self.lab.inside,
-                f"host-{side}",
-                "sysctl",
-                "-qw",
-                "net.ipv6.conf.lan0.disable_ipv6=1",
-            )
-            address = f"fd53:47::{1 if side == 'a' else 2}/64"
-            self.lab.inside(f"host-{side}", "ip", "address", "add", address, "dev", "lan0", "nodad")
-        for _ in self.each_placement():
+        def check(_tunnel, _placement):
             for size in (16, 1452, 8952):
-                found = measure.ping(self.host, "fd53:47::2", count=10, interval=0.05, size=size)
-                self.assertEqual(found.lost_percent, 0, size)
+                self.all_answered("fd53:47::2", size=size)
+
+        for node, address in (("host-a", "fd53:47::1/64"), ("host-b", "fd53:47::2/64")):
+            self.lab.inside(node, "sysctl", "-qw", f"{IPV6_SETTING}=0")
+            self.addCleanup(self.lab.inside, node, "sysctl", "-qw", f"{IPV6_SETTING}=1")
+            self.lab.inside(node, "ip", "address", "add", address, "dev", "lan0", "nodad")
+        self.in_each_placement(check)
 
     def test_every_kind_unharmed(self):
         """IPv4, IPv6, VLAN-tagged, broadcast, urgent and unknown frames, bit for bit."""
-        for _ in self.each_placement():
-            for sizes in ((60, 1514), (60, 9014)):
-                stream = Stream(
-                    self.lab, rate=4000, frames=8000, flows=64,
-                    size_min=sizes[0], size_max=sizes[1],
-                )  # fmt: skip
-                sent, got = stream.finish()
+
+        def check(_tunnel, _placement):
+            for size_max in (1514, 9014):
+                plan = {"frames": 8000, "flows": 64, "size_max": size_max}
+                sent, got = Stream(self.lab, rate=4000, **plan).finish()
                 self.assertEqual(got["received"], sent["sent"], got)
                 for figure in ("wrong", "duplicates", "out_of_order", "foreign", "impossible"):
                     self.assertEqual(got[figure], 0, got)
+
+        self.in_each_placement(check)
 
 
 if __name__ == "__main__":

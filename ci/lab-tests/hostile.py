@@ -8,7 +8,7 @@ frames that runs all the while arrives whole, in order and once.
 import time
 
 from attacks import ATTACKS, Tap, make
-from support import PLACEMENTS, LabTest, Stream, counters, main, wan
+from support import LabTest, Stream, counters, main, wan
 
 PER_KIND = 2000
 PER_SECOND = 2000
@@ -21,9 +21,7 @@ class Hostile(LabTest):
     path = wan.Path(delay_ms=2)
 
     def test_counted_by_reason_and_without_effect(self):
-        for placement in PLACEMENTS:
-            with self.subTest(placement), self.lab.shardgate(placement=placement) as tunnel:
-                self.attack(tunnel.b)
+        self.in_each_placement(lambda tunnel, _: self.attack(tunnel.b))
 
     def attack(self, victim):
         tap = Tap(self.lab)

@@ -4,7 +4,7 @@
 import signal
 import time
 
-from support import PLACEMENTS, LabTest, Stream, counters, main, wan
+from support import LabTest, Stream, counters, main, wan
 
 STOPPED_IN_S_MAX = 5.0
 
@@ -13,19 +13,20 @@ class Shutdown(LabTest):
     path = wan.Path(delay_ms=5)
 
     def test_final_report_under_load(self):
-        for placement in PLACEMENTS:
-            with self.subTest(placement), self.lab.shardgate(placement=placement) as tunnel:
-                streams = [
-                    Stream(self.lab, host, rate=8000, frames=10_000_000, flows=64)
-                    for host in ("host-a", "host-b")
-                ]
-                time.sleep(2)
-                reports = [gateway.stop() for gateway in tunnel.both]
-                for stream in streams:
-                    stream.stop()
-                for gateway, report in zip(tunnel.both, reports, strict=True):
-                    with self.subTest(f"gw-{gateway.side}"):
-                        self.check(report, placement)
+        self.in_each_placement(self.stop_under_load)
+
+    def stop_under_load(self, tunnel, placement):
+        streams = [
+            Stream(self.lab, host, rate=8000, frames=10_000_000, flows=64)
+            for host in ("host-a", "host-b")
+        ]
+        time.sleep(2)
+        reports = [gateway.stop() for gateway in tunnel.both]
+        for stream in streams:
+            stream.stop()
+        for gateway, report in zip(tunnel.both, reports, strict=True):
+            with self.subTest(f"gw-{gateway.side}"):
+                self.check(report, placement)
 
     def check(self, report, placement):
         self.assertLess(report["stopped_in_s"], STOPPED_IN_S_MAX)

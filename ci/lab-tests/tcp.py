@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """TCP through both gateways: both directions, several flows, and a clean path well used."""
 
-from support import PLACEMENTS, LabTest, main, measure, wan
+from support import LabTest, main, measure, wan
 
 CLEAN_MBIT_MIN = 120
 
@@ -10,11 +10,12 @@ class Tcp(LabTest):
     path = wan.CLEAN
 
     def test_clean_path_in_each_placement(self):
-        for placement in PLACEMENTS:
-            with self.subTest(placement), self.lab.shardgate(placement=placement) as tunnel:
-                for reverse in (False, True):
-                    found = measure.tcp_goodput(self.lab, tunnel.target, seconds=4, reverse=reverse)
-                    self.assertGreater(found.mbit_per_s, CLEAN_MBIT_MIN, found.as_json())
+        def check(tunnel, _):
+            for reverse in (False, True):
+                found = measure.tcp_goodput(self.lab, tunnel.target, seconds=4, reverse=reverse)
+                self.assertGreater(found.mbit_per_s, CLEAN_MBIT_MIN, found.as_json())
+
+        self.in_each_placement(check)
 
     def test_several_flows_at_once(self):
         tunnel = self.tunnel()
