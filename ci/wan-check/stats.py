@@ -74,6 +74,7 @@ class Row:
     low: float
     high: float
     note: str = ""
+    timing: bool = False  # a machine that is busy with other things can push it out of its bounds
 
     def passed(self):
         return self.low <= self.measured <= self.high
@@ -157,14 +158,8 @@ def losses(profile, measured):
 
 
 def delays(profile, measured):
-    """Delay and jitter, of frames that `reorder` did not send the longer way."""
-    limit = profile.delay_ms + profile.reorder_ms / 4 if profile.reorder else math.inf
-    sample = [
-        copy.at * 1e3
-        for copies in measured.arrived.values()
-        for copy in copies
-        if copy.at * 1e3 < limit
-    ]
+    """Delay and jitter; a median does not see the few that `reorder` sent the longer way."""
+    sample = [copy.at * 1e3 for copies in measured.arrived.values() for copy in copies]
     if not sample:
         return [Row("delay, any frame", 0, 1, math.inf, "nothing arrived")]
     sample.sort()
@@ -174,8 +169,8 @@ def delays(profile, measured):
         return [
             Row("delay, least, ms", sample[0], delay - EARLY_MS, delay + LATE_MEDIAN_MS, "exact"),
             Row("delay, median, ms", median, delay - EARLY_MS, delay + LATE_MEDIAN_MS, "lateness"),
-            Row("delay, p99, ms", sample[n * 99 // 100], delay, delay + 10 * LATE_MEDIAN_MS,
-                "lateness"),
+            # A busy machine delays some frames by a time slice; that is not the emulator's doing.
+            Row("delay, p99, ms", sample[n * 99 // 100], delay, math.inf, "for information"),
         ]
     mean = sum(sample) / n
     deviation = math.sqrt(sum((x - mean) ** 2 for x in sample) / (n - 1))
@@ -212,46 +207,53 @@ def arrivals(profile, measured):
         most = max(copy.flips for copy in corrupted) if corrupted else 0
         rows.append(Row("most bits flipped", most, 1, 3, "one to a few"))
         rows.append(share("bits flipped in the first half", first, flips, 0.5))
-    if profile.jitter_ms == 0 and profile.rate == 0:
-        late = sum(1 for c in copies if c.at * 1e3 > profile.delay_ms + profile.reorder_ms / 4)
-        # A frame late by the emulator's own doing cannot be told from a reordered one.
-        rows.append(share("sent the longer way", late, len(copies), profile.reorder))
+    if profile.jitter_ms == 0:
+        # Order, unlike delay, does not suffer when the machine stalls the emulator as a whole.
         newest, overtaken = -1, 0
         for seq in measured.order:
             overtaken += seq < newest
             newest = max(newest, seq)
-        low, high = binomial_range(len(copies), profile.reorder)
-        # The last ones have nobody behind them, and a late duplicate's original has not overtaken.
-        scale = len(copies)
-        rows.append(
-            Row("overtaken", overtaken / scale, 0.99 * low / scale, high / scale, "binomial")
-        )
+        row = share("overtaken", overtaken, len(copies), profile.reorder)
+        # The last ones have nobody behind them to overtake them.
+        row.low *= 0.99
+        rows.append(row)
     return rows
 
 
 def throughput(profile, measured):
-    """Rate and queue of an overloaded link; the first frames, before it is full, are not used."""
+    """Rate and queue of an overloaded link."""
     entered = dict(measured.entered)
-    out = sorted(entered[seq] + copies[0].at for seq, copies in measured.arrived.items())
-    queue = profile.queue_limit()
-    out = out[min(len(out) // 2, 2 * queue):]
-    if len(out) < 2:
-        return [Row("rate, frames to measure", len(out), 2, math.inf, "too few")]
-    rate = (len(out) - 1) * measured.frame_len * 8 / (out[-1] - out[0]) / 1e6
-    longest = max(copies[0].at for copies in measured.arrived.values()) * 1e3
     frame_ms = measured.frame_len * 8 / profile.rate / 1e3
-    full = profile.delay_ms + (queue + 1) * frame_ms
+    out = sorted((entered[seq] + copies[0].at, copies[0].at) for seq, copies in measured.arrived.items())
+    # Between a frame that waited and the one before it, the link was never idle.
+    gaps = [
+        at - before
+        for (before, _), (at, way) in zip(out, out[1:])
+        if way * 1e3 > profile.delay_ms + 1.5 * frame_ms
+    ]
+    if not gaps:
+        return [Row("frames that waited", 0, 1, math.inf, "the link was never full")]
+    rate = len(gaps) * measured.frame_len * 8 / sum(gaps) / 1e6
+    delays_ms = sorted(copies[0].at * 1e3 for copies in measured.arrived.values())
+    # Half of the frames and more meet a queue that has been full for long.
+    waited = delays_ms[len(delays_ms) * 6 // 10]
+    full = profile.delay_ms + (profile.queue_limit() + 1) * frame_ms
     return [
         Row("rate, Mbit/s", rate, 0.99 * profile.rate, 1.01 * profile.rate, "1 %"),
-        # A frame that meets a full queue waits for all of it and for what is left of the one in
-        # front.
-        Row("delay behind a full queue, ms", longest, full - 2 * frame_ms - EARLY_MS,
-            full + 10 * LATE_MEDIAN_MS, "exact, lateness"),
+        # The last place in the queue is free for up to one frame's time before it is taken.
+        Row("delay behind a full queue, ms", waited, full - frame_ms - EARLY_MS,
+            full + LATE_MEDIAN_MS, "exact, lateness"),
     ]
 
 
 def judge(profile, measured):
     """Rows of the table for one direction; those that apply to this profile."""
     if profile.rate:
-        return throughput(profile, measured)
-    return losses(profile, measured) + delays(profile, measured) + arrivals(profile, measured)
+        return timing(throughput(profile, measured))
+    return losses(profile, measured) + timing(delays(profile, measured)) + arrivals(profile, measured)
+
+
+def timing(rows):
+    for row in rows:
+        row.timing = True
+    return rows

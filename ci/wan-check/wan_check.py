@@ -30,8 +30,8 @@ CASES = {
         300, 5000, 15,
     ),
     "jitter": (Profile(delay_ms=20, jitter_ms=2, loss=0.05), 300, 5000, 8),
-    # 3,000 frames a second at 2,500; the queue is the least there is, 100 frames.
-    "rate": (Profile(delay_ms=20, rate=20), 1000, 3000, 6),
+    # 4,000 frames a second where 2,500 fit; the queue is the least there is, 100 frames.
+    "rate": (Profile(delay_ms=20, rate=20), 1000, 4000, 6),
 }
 
 # Profiles that are not what was run; each must fail against the case's measurement. They are so
@@ -49,6 +49,11 @@ WRONG = {
     "rate": [{"rate": 21}, {"rate": 19}, {"queue_frames": 120}, {"queue_frames": 80}, {"delay_ms": 25}],
 }
 
+# If the emulator got no CPU for so long (p99, by its own account), its times say nothing.
+BUSY_US = 1000
+# How often a case is measured before a busy machine counts as a failure.
+ATTEMPTS = 5
+
 
 def table(title, rows):
     print(f"\n{title}")
@@ -60,23 +65,23 @@ def table(title, rows):
     return all(row.passed() for row in rows)
 
 
-def exact(what, ours, theirs):
-    return Row(what, theirs, ours, ours, "the emulator's own count")
-
-
 def compare_counts(measured, report):
-    """What the emulator says it did against what was seen; exact, as nothing else is on the wire."""
+    """The emulator's own counts against what was seen: equal within 0.1 % of the frames, and as
+    many as there were probes, which are lost and doubled too but not looked at."""
+    deaths = ("lost", "queue_drops", "mtu_drops", "no_buffer_drops", "tx_full_drops", "held_at_end",
+              "rx_missed", "rx_no_mbuf", "tx_errors")
+    copies = [copies for copies in measured.arrived.values()]
     lost = sum(1 for seq, _ in measured.entered if seq not in measured.arrived)
-    twice = sum(1 for copies in measured.arrived.values() if len(copies) > 1)
-    flipped = sum(1 for copies in measured.arrived.values() for copy in copies if copy.flips)
-    # Probes are lost and doubled too, but a probe is not data.
-    probes = report["received"] - len(measured.entered)
-    rows = [exact("lost or dropped", lost, report["lost"] + report["queue_drops"]),
-            exact("doubled", twice, report["duplicated"]),
-            exact("with flipped bits", flipped, report["corrupted"])]
-    for row in rows:
-        row.low, row.high = row.low, row.high + probes
-    return rows
+    slack = len(measured.entered) / 1000
+    probes = report["received"] + report["rx_missed"] - len(measured.entered)
+    return [
+        Row(what, theirs, ours - slack, ours + slack + probes, f"its count; {ours} seen")
+        for what, theirs, ours in (
+            ("did not arrive", sum(report[name] for name in deaths), lost),
+            ("arrived twice", report["duplicated"], sum(1 for same in copies if len(same) > 1)),
+            ("with flipped bits", report["corrupted"], sum(1 for same in copies for c in same if c.flips)),
+        )
+    ]
 
 
 def wrong_profiles(name, profile, measured):
@@ -93,17 +98,24 @@ def wrong_profiles(name, profile, measured):
 
 def check_case(name, command, seed):
     profile, frame_len, per_second, seconds = CASES[name]
-    with labs.Lab() as lab:
-        both, out, _ = labs.measure(lab, command, profile, frame_len, per_second, seconds, seed)
-    report = json.loads(out)
-    passed = True
-    for direction, key, measured in zip(("a to b", "b to a"), ("left_to_right", "right_to_left"), both):
-        rows = judge(profile, measured) + compare_counts(measured, report[key])
-        passed = table(f"{name}, {direction}: {' '.join(profile.flags())}; seed {seed}", rows) and passed
-    late = report["left_to_right"]["lateness_us"]
-    print(f"  the emulator's own lateness: p50 {late['p50']:.0f} us, p99 {late['p99']:.0f} us")
+    for attempt in range(ATTEMPTS):
+        with labs.Lab() as lab:
+            both, out = labs.measure(lab, command, profile, frame_len, per_second, seconds, seed + attempt)
+        report = json.loads(out)
+        directions = (report["left_to_right"], report["right_to_left"])
+        failed = []
+        for direction, counts, measured in zip(("a to b", "b to a"), directions, both):
+            rows = judge(profile, measured) + compare_counts(measured, counts)
+            table(f"{name}, {direction}: {' '.join(profile.flags())}; seed {seed + attempt}", rows)
+            failed += [row for row in rows if not row.passed()]
+        late = max(counts["lateness_us"]["p99"] for counts in directions)
+        print(f"  the emulator's own lateness, p99: {late:.0f} us")
+        # Only what stalls can explain, and only if there were stalls: never a wrong count.
+        if not (failed and all(row.timing for row in failed) and late > BUSY_US):
+            break
+        print("  this machine is too busy to judge times on it; once more")
     print("  the same frames against wrong profiles:")
-    return wrong_profiles(name, profile, both[0]) and passed
+    return wrong_profiles(name, profile, both[0]) and not failed
 
 
 def check_mtu(command, seed):
@@ -242,6 +254,7 @@ def main():
         parser.error("network namespaces and packet sockets need root")
     else:
         seed = options.seed if options.seed is not None else random.randrange(1 << 32)
+        labs.hurry()
         command = [os.path.abspath(options.emulator)]
         cases = options.case or [*CASES, "mtu"]
         results = [
