@@ -29,6 +29,7 @@ SO_RCVBUFFORCE = 33
 SOL_PACKET = 263
 PACKET_STATISTICS = 6
 PACKET_IGNORE_OUTGOING = 23
+PACKET_QDISC_BYPASS = 20
 RECEIVE_BUFFER = 256 << 20
 # The emulator is what is measured, not the machine's other work. Without the right to, `nice`
 # warns and goes on.
@@ -177,6 +178,10 @@ class Watch:
                     seconds, nanoseconds = struct.unpack("qq", data)
                     seen.append((seconds * 10**9 + nanoseconds, frame))
 
+    def close(self):
+        for tap in self.taps:
+            tap.close()
+
     def dropped(self):
         """Frames that the checker itself has missed."""
         return sum(
@@ -198,6 +203,43 @@ def send_paced(socket_, frames, count, per_second):
             except OSError:  # the interface's queue is full for a moment
                 time.sleep(0.0005)
         time.sleep(0.001)
+
+
+def flood(lab, emulator, frame_len, seconds):
+    """Sends from a0 without a pause; frames a second offered, arrived in the best second, and
+    arrived for each second of CPU time that the emulator took."""
+    sender = lab.namespaces[0].socket("a0")
+    sender.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
+    child = os.fork()
+    if child == 0:
+        frame = Frames(60).ethernet.ljust(frame_len, b"x")
+        send = sender.send
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for _ in range(1000):
+                try:
+                    send(frame)
+                except OSError:
+                    pass
+        os._exit(0)
+
+    def counted(where, namespace, name):
+        file = f"/sys/class/net/{where}/statistics/{name}"
+        inside = ("ip", "netns", "exec", lab.names[namespace], "cat", file)
+        return time.monotonic(), int(subprocess.run(inside, capture_output=True, check=True).stdout)
+
+    sent, arrived, cpu = [], [], []
+    while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG) is None:
+        sent.append(counted("a0", 0, "tx_packets"))
+        arrived.append(counted("b0", 2, "rx_packets"))
+        cpu.append(emulator.cpu_seconds())
+        time.sleep(1)
+
+    def rates(samples):
+        return [(n1 - n0) / (t1 - t0) for (t0, n0), (t1, n1) in zip(samples, samples[1:])]
+
+    per_cpu_second = (arrived[-1][1] - arrived[0][1]) / (cpu[-1] - cpu[0])
+    return max(rates(sent)), max(rates(arrived)), per_cpu_second
 
 
 def hurry():
@@ -222,6 +264,12 @@ class Emulator:
             ["nice", "-n", str(NICENESS), "ip", "netns", "exec", lab.names[1], *command, "emulate", *arguments,
              *profile.flags(), "--seed", str(seed)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def cpu_seconds(self):
+        """What it has used so far, in user and kernel mode."""
+        with open(f"/proc/{self.process.pid}/stat") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def alive(self):
         return self.process.poll() is None

@@ -51,6 +51,8 @@ WRONG = {
 
 # If the emulator got no CPU for so long (p99, by its own account), its times say nothing.
 BUSY_US = 1000
+# What one lcore is to forward over af_packet, of any size.
+FRAMES_PER_SECOND = 150_000
 # How often a case is measured before a busy machine counts as a failure.
 ATTEMPTS = 5
 
@@ -170,6 +172,38 @@ def check_mtu(command, seed):
     return passed and counted == 2
 
 
+def check_throughput(command, seed):
+    """Frames a second on one core, one way, offered as fast as one sender can.
+
+    By the clock if the machine is free; else by the CPU time that the emulator took, which is a
+    lower bound, since it also polls in vain.
+    """
+    passed = True
+    print(f"\nthroughput, a to b: --delay-ms 1; at least {FRAMES_PER_SECOND} frames a second")
+    for frame_len in (60, 1514):
+        with labs.Lab() as lab:
+            frames = labs.Frames(60)
+            watch = labs.Watch([lab.tap(where) for where in ("al", "b0", "bl", "a0")])
+            emulator = labs.Emulator(lab, command, Profile(delay_ms=1), seed)
+            try:
+                labs.await_emulator(lab, emulator, frames, watch)
+                watch.close()
+                offered, best, per_cpu = labs.flood(lab, emulator, frame_len, seconds=6)
+            except BaseException:
+                emulator.process.kill()
+                emulator.process.communicate()
+                raise
+            counts = json.loads(emulator.stop())["left_to_right"]
+        fine = max(best, per_cpu) >= FRAMES_PER_SECOND
+        passed = passed and fine
+        print(f"  {frame_len:>5} bytes: {offered:>8.0f} a second offered, {best:>8.0f} arrived in the best"
+              f" second, {per_cpu:>8.0f} per second of CPU  {'ok' if fine else 'FAIL'}")
+        print(f"               rx ring full {counts['rx_missed']}, no buffer"
+              f" {counts['no_buffer_drops']}, tx full {counts['tx_full_drops']}, lateness p50"
+              f" {counts['lateness_us']['p50']:.0f} us, p99 {counts['lateness_us']['p99']:.0f} us")
+    return passed
+
+
 ETH_P_ALL = 3
 PACKET_AUXDATA = 8
 
@@ -192,6 +226,9 @@ def read_whole(tap):
             if status & 0x10:  # TP_STATUS_VLAN_VALID
                 return data[:12] + struct.pack(">HH", tpid or 0x8100, tci) + data[12:]
     return data
+
+
+OTHERS = {"mtu": check_mtu, "throughput": check_throughput}
 
 
 def synthetic(profile, frame_len, count, per_second, seed):
@@ -242,7 +279,7 @@ def self_test():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--emulator", help="the program whose `emulate` command is checked")
-    parser.add_argument("--case", choices=[*CASES, "mtu"], action="append", help="only these")
+    parser.add_argument("--case", choices=[*CASES, *OTHERS], action="append", help="only these")
     parser.add_argument("--seed", type=int, help="of the emulator; random if not given")
     parser.add_argument("--self-test", action="store_true", help="check the judge, without root")
     options = parser.parse_args()
@@ -256,10 +293,9 @@ def main():
         seed = options.seed if options.seed is not None else random.randrange(1 << 32)
         labs.hurry()
         command = [os.path.abspath(options.emulator)]
-        cases = options.case or [*CASES, "mtu"]
         results = [
-            check_mtu(command, seed) if case == "mtu" else check_case(case, command, seed)
-            for case in cases
+            OTHERS[case](command, seed) if case in OTHERS else check_case(case, command, seed)
+            for case in options.case or [*CASES, *OTHERS]
         ]
         passed = all(results)
     print("\nwan-check: " + ("passed" if passed else "FAILED"))

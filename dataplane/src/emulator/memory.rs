@@ -9,7 +9,10 @@ use super::{EmulatorConfig, EmulatorError};
 
 /// Most frames held in one direction: 300 MB of frames of 1514 bytes.
 pub const HELD_FRAMES_MAX: usize = 1 << 17;
-/// Fewest: a burst of a host's TCP over a path without delay.
+/// Frames that pile up while the lcore is without its CPU are held beside those on the way: three
+/// time slices.
+const STALL_MS: f64 = 10.0;
+/// Fewest: a burst of a host's TCP over a slow path.
 const HELD_FRAMES_MIN: usize = 1 << 10;
 /// What a path of unlimited rate is taken to carry, frames per millisecond: more than one lcore
 /// moves over af_packet. Also what bounds the small frames of a fast limited path.
@@ -106,7 +109,7 @@ const ETHERNET_OVERHEAD: usize = 14 + 8;
 /// Frames in the queue and on the way: delay with all but one in a million of its jitter, and the
 /// longer way of reordered frames.
 fn held_frames(profile: &PathProfile) -> usize {
-    let mut way_ms = profile.delay_ms + 5.0 * profile.jitter_ms;
+    let mut way_ms = profile.delay_ms + 5.0 * profile.jitter_ms + STALL_MS;
     if profile.reorder > 0.0 {
         way_ms += 1.5 * profile.reorder_ms;
     }
@@ -133,11 +136,12 @@ mod tests {
                 ..PathProfile::default()
             })
         };
-        // 661 in the queue, one being sent, and 20 ms of 60-byte frames at 200 Mbit/s.
-        assert_eq!(held(20.0, Some(200.0), 0.0), 662 + 8_334);
-        assert_eq!(held(20.0, None, 0.0), 10_000);
-        assert_eq!(held(20.0, None, 0.5), 15_000);
-        assert_eq!(held(0.0, None, 0.0), HELD_FRAMES_MIN);
+        // 661 in the queue, one being sent, and 20 + 10 ms of 60-byte frames at 200 Mbit/s.
+        assert_eq!(held(20.0, Some(200.0), 0.0), 662 + 12_500);
+        assert_eq!(held(20.0, None, 0.0), 15_000);
+        assert_eq!(held(20.0, None, 0.5), 22_500);
+        assert_eq!(held(0.0, None, 0.0), 5_000);
+        assert_eq!(held(0.0, Some(0.1), 0.0), HELD_FRAMES_MIN);
         assert_eq!(held(10_000.0, None, 0.0), HELD_FRAMES_MAX);
         let reordering = PathProfile {
             jitter_ms: 2.0,
@@ -145,7 +149,7 @@ mod tests {
             reorder_ms: 10.0,
             ..PathProfile::default()
         };
-        assert_eq!(held_frames(&reordering), 12_500);
+        assert_eq!(held_frames(&reordering), 17_500);
     }
 
     #[test]
@@ -153,14 +157,14 @@ mod tests {
         let mut config = EmulatorConfig::new("net_null0", "net_null1");
         let memory = Memory::of(&config).expect("memory");
         assert_eq!(memory.data_room(), 2_176);
-        assert_eq!(memory.mbufs(), 2 * 1_024 + 2 * 2_112 + 384);
-        // 6,656 pages of 4 KiB; or 862 mbufs of 2,432 bytes in each of 8 hugepages.
-        assert_eq!(memory.megabytes(), 26 + 24);
+        assert_eq!(memory.mbufs(), 2 * 5_000 + 2 * 2_112 + 384);
+        // 14,608 pages of 4 KiB; or 862 mbufs of 2,432 bytes in each of 17 hugepages.
+        assert_eq!(memory.megabytes(), 58 + 24);
         let huge = Memory {
             hugepages: true,
             ..memory
         };
-        assert_eq!(huge.megabytes(), 16 + 24);
+        assert_eq!(huge.megabytes(), 34 + 24);
         config.right_to_left.mtu = 9_000;
         assert_eq!(Memory::of(&config).expect("memory").data_room(), 9_150);
         config.held_frames = Some(usize::MAX);

@@ -1,8 +1,8 @@
 //! When the loop may sleep.
 //!
 //! Busy polling of several programs on few CPUs starves all of them; sleeping costs latency. So:
-//! yield while there was traffic within the last millisecond, sleep 50 µs at a time after that,
-//! and do not sleep into a departure.
+//! look again at once after a look that found something, yield while there was traffic within the
+//! last millisecond, sleep 50 µs at a time after that, and do not sleep into a departure.
 
 use std::fs;
 use std::time::Duration;
@@ -60,7 +60,9 @@ impl Pacer {
             return Step::Poll;
         }
         if traffic {
+            // More may have come meanwhile; yielding now would cost a time slice of somebody else.
             self.last_traffic = now;
+            return Step::Poll;
         }
         let departure_is_near = next.is_some_and(|at| at <= now + SLEEP_TAKES);
         if departure_is_near || now.since(self.last_traffic) < AWAKE {
@@ -92,7 +94,8 @@ mod tests {
         let mut pacer = Pacer::new(PollMode::Adaptive);
         let start = Time(1_000_000_000);
         let far = Some(start + Duration::from_millis(20));
-        assert_eq!(pacer.step(start, true, far), Step::Yield);
+        assert_eq!(pacer.step(start, true, far), Step::Poll);
+        assert_eq!(pacer.step(start, false, far), Step::Yield);
         let soon = start + Duration::from_micros(999);
         assert_eq!(pacer.step(soon, false, far), Step::Yield);
         let idle = start + Duration::from_millis(1);
