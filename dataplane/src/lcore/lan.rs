@@ -68,7 +68,7 @@ impl PeerSender {
     }
 
     /// Carries out what a command asks of a sender.
-    pub fn command(&mut self, command: &Command, shared: &Shared) {
+    pub fn command(&mut self, command: &Command, shared: &Shared, drops: &mut Drops) {
         match command {
             Command::InstallSendKey(key) if key.peer == self.peer => {
                 self.keys_installed += 1;
@@ -95,7 +95,8 @@ impl PeerSender {
                 self.has_path = address.is_some();
                 if let Some(address) = address {
                     let mtu = shared.ports[address.port].mtu;
-                    self.sender.discard();
+                    // What was gathered for another payload size cannot be cut any more.
+                    drops.add(DropReason::NoPath, self.sender.discard() as u64);
                     self.sender
                         .set_payload_max(payload_max(mtu, address.remote.ip()));
                 }

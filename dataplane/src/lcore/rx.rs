@@ -171,7 +171,7 @@ impl RxLcore {
                 unit.command(command);
             }
             for stage in peers.iter_mut().flatten() {
-                stage.sender.command(command, shared);
+                stage.sender.command(command, shared, drops);
                 let mut around = Surroundings {
                     now,
                     units,

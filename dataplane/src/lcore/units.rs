@@ -24,7 +24,8 @@ impl<T: RingItem> RoundRobin<T> {
     /// How many more packets can be handed over without any finding its ring full.
     #[inline]
     fn credit(&self) -> usize {
-        let room = |(ring, burst): &(Producer<T>, Burst<T>)| ring.free() - burst.len();
+        let room =
+            |(ring, burst): &(Producer<T>, Burst<T>)| ring.free().saturating_sub(burst.len());
         self.rings.iter().map(room).min().unwrap_or(0) * self.rings.len()
     }
 

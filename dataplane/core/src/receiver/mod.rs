@@ -168,7 +168,11 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             return Err(DropReason::OldIncarnation);
         }
         if generation > self.generation {
-            self.reset(generation, outlet.sink);
+            // Before the first there is nothing to forget.
+            if self.generation > 0 {
+                self.reset(outlet.sink);
+            }
+            self.generation = generation;
         }
         self.replay
             .get_mut(usize::from(clear.path))
@@ -374,8 +378,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
     }
 
     /// A new incarnation of the peer: what was received so far means nothing any more.
-    fn reset(&mut self, generation: u32, sink: &mut impl FrameSink<B>) {
-        self.generation = generation;
+    fn reset(&mut self, sink: &mut impl FrameSink<B>) {
         self.stats.resets += 1;
         self.lanes.reset(sink);
         self.replay.iter_mut().for_each(ReplayWindow::reset);
