@@ -58,7 +58,7 @@ class Mangled(LabTest):
         self.assertLessEqual(unseen, near("lan_rx_missed"), "frames that no one counted")
         lost = entered - far("frames_delivered")
         below = got["missing_below_newest"] - (sent["sent"] - entered)
-        explained = far("frames_lost") + far.delivery_drops()
+        explained = far("frames_passed_over") + far.delivery_drops()
         self.assertLessEqual(below, explained, (got, lost))
         self.assertLessEqual(explained, lost + DISAGREEMENT_MAX * sent["sent"], (got, lost))
 

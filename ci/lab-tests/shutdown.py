@@ -41,6 +41,7 @@ class Shutdown(LabTest):
             self.assertGreater(opened, 0, f"unit {name} opened nothing")
         sent = counters.figure(report, "shards_sent")
         self.assertGreater(sent, 1000)
+        sent += counters.figure(report, "feedback_sent")
         self.assertEqual(sum(sealed for _, sealed, _ in units), sent)
 
     def test_interrupt_ends_as_orderly(self):

@@ -5,29 +5,33 @@ an object, and what several elements say is summed.
 """
 
 FIGURES = {
-    # Frames, as the LAN port's side of the gateway counts them.
-    "lan_rx_frames": "ports.lan0.rx_packets",
-    "lan_tx_frames": "ports.lan0.tx_packets",
+    # Frames on the LAN port, as its driver counts them.
+    "lan_rx_frames": "ports.lan0.rx_frames",
+    "lan_tx_frames": "ports.lan0.tx_frames",
     "lan_rx_missed": "ports.lan0.rx_missed",
-    # Datagrams, as the WAN port counts them.
-    "wan_rx_datagrams": "ports.wan0.rx_packets",
-    "wan_tx_datagrams": "ports.wan0.tx_packets",
-    # Shards.
-    "shards_sent": "peers.*.shards_sent",
-    "shards_received": "peers.*.shards_received",
-    # Delivery.
-    "frames_delivered": "peers.*.frames_delivered",
-    "frames_straggled": "peers.*.frames_straggled",
-    "frames_lost": "peers.*.frames_lost",
+    # Datagrams on the WAN port.
+    "wan_rx_datagrams": "ports.wan0.rx_frames",
+    "wan_tx_datagrams": "ports.wan0.tx_frames",
+    "wan_rx_missed": "ports.wan0.rx_missed",
+    # What was numbered, and so sealed: shards, and messages about streams and paths.
+    "shards_sent": "peers.*.streams_out.*.shards",
+    "feedback_sent": "peers.*.path.numbered",
+    "shards_received": "peers.*.streams_in.*.shards",
+    # Delivery. A frame whose place in its lane was passed over is lost, unless it comes after
+    # all: then it is delivered as a straggler.
+    "frames_delivered": "peers.*.streams_in.*.frames",
+    "frames_straggled": "peers.*.streams_in.*.stragglers",
+    "frames_passed_over": "peers.*.streams_in.*.frames_skipped",
 }
 # What a person wants to see of a run.
 SUMMARY = (
     "lan_rx_frames", "shards_sent", "shards_received", "frames_delivered", "frames_straggled",
-    "frames_lost",
+    "frames_passed_over",
 )  # fmt: skip
 DROPS = "drops"
 UNITS = "units"
-POOLS = "pools"
+# A final report says how the pools were left; a running gateway, how they are.
+POOLS = ("pools_at_exit", "pools")
 
 # Frames that died before they entered a shard.
 REASONS_AT_ENTRANCE = (
@@ -92,13 +96,17 @@ def emulated(document, way):
 
 
 def units(document):
-    """Per crypto unit: its name and how many shards it sealed and opened."""
-    return [(unit["name"], unit["sealed"], unit["opened"]) for unit in _at(document, UNITS)]
+    """Per crypto unit: its name and how much it sealed and opened."""
+    return [
+        (f"{unit['kind']} on lcore {unit['lcore']}", unit["sealed"], unit["opened"])
+        for unit in _at(document, UNITS)
+    ]
 
 
 def pools(document):
     """Per pool: its name, size, and how many of its buffers are in use."""
-    return [(pool["name"], pool["size"], pool["in_use"]) for pool in _at(document, POOLS)]
+    found = next(document[name] for name in POOLS if name in document)
+    return [(pool["name"], pool["size"], pool["in_use"]) for pool in found]
 
 
 def _at(document, path):
