@@ -39,6 +39,10 @@ pub const RESPONDER_GRACE: Duration = Duration::from_secs(10);
 /// Nothing heard for this long although challenges went out: the peer is silent.
 pub const SILENT_AFTER: Duration = Duration::from_secs(3);
 
+/// What a peer sealed before it said close is opened for so long: its last frames may overtake
+/// one another.
+pub const CLOSE_GRACE: Duration = Duration::from_secs(1);
+
 /// Challenges on a path that is up: they show that the peer lives, and measure the RTT.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -100,8 +104,11 @@ pub const TURN_IDLE: Duration = Duration::from_millis(1);
 /// How long the loop counts as busy after the last event.
 pub const BUSY_AFTER_EVENT: Duration = Duration::from_millis(50);
 
-/// How long a stop waits for the peers' frames in flight, and for our close to leave.
-pub const DRAIN: Duration = Duration::from_millis(200);
+/// How often the stats of sessions are renewed.
+pub const STATUS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long a stop waits until the lcores have taken up the word to close.
+pub const CLOSE_WAIT: Duration = Duration::from_millis(200);
 
 /// Connections that the stats endpoint serves at once; the next one is told 503.
 pub const STATS_CONNECTIONS_MAX: usize = 8;

@@ -137,6 +137,7 @@ impl Neighbours {
     }
 
     /// How many are looked for or known.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.table.len()
     }

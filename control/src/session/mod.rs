@@ -294,11 +294,12 @@ impl<T: Copy> Sessions<T> {
         !self.shared.retiring.is_empty() || self.peers.iter().any(Peer::busy)
     }
 
-    /// Tells every peer that we stop.
-    pub fn close<D: Dataplane<Ticket = T>>(&self, turn: &mut Turn<'_, D>) {
-        for peer in self.peers.iter().filter(|peer| peer.established()) {
-            turn.dataplane.post(Command::Close { peer: peer.id() });
-        }
+    /// Tells every peer that we stop; returns the last ticket, if there is anybody to tell.
+    pub fn close<D: Dataplane<Ticket = T>>(&self, turn: &mut Turn<'_, D>) -> Option<T> {
+        let established = self.peers.iter().filter(|peer| peer.established());
+        let tickets =
+            established.map(|peer| turn.dataplane.post(Command::Close { peer: peer.id() }));
+        tickets.last()
     }
 
     /// The counters of all handshakes.

@@ -174,7 +174,7 @@ pub struct Peer<T> {
     attempt: Option<Attempt<T>>,
     answer: Option<Answer<T>>,
     current: Option<Current>,
-    /// Receive keys that still open, oldest first.
+    /// Receive keys that still open, oldest first, and until when.
     previous: Vec<(u32, Time)>,
     silent: bool,
     begin_at: Time,
@@ -388,7 +388,7 @@ impl<T: Copy> Peer<T> {
     ) {
         if turn.dataplane.take_closed(self.id) && self.current.is_some() {
             info!(peer = self.name(), "closed by the peer");
-            self.drop_session(shared, turn);
+            self.drop_session(turn, turn.now + limits::CLOSE_GRACE);
             self.begin_at = turn.now + limits::RETRY_FIRST;
         }
         self.poll_attempt(shared, turn);
@@ -484,9 +484,10 @@ impl<T: Copy> Peer<T> {
             established: turn.now,
             initiator: session.initiator,
         };
-        let first = self.current.is_none() && self.previous.is_empty();
+        let first = self.current.is_none();
         if let Some(old) = self.current.replace(new) {
-            self.previous.push((old.receive_index, old.created));
+            self.previous
+                .push((old.receive_index, old.created + KEY_LIFETIME));
         }
         // A new incarnation has no use for what the old one sealed.
         let keep = if restarted { 0 } else { PREVIOUS_MAX };
@@ -513,32 +514,30 @@ impl<T: Copy> Peer<T> {
         shared: &mut Shared<T>,
         turn: &mut Turn<'_, D>,
     ) {
-        while let Some(&(index, created)) = self.previous.first() {
-            if turn.now.since(created) < KEY_LIFETIME {
-                break;
-            }
-            self.previous.remove(0);
+        while let Some(at) = self
+            .previous
+            .iter()
+            .position(|(_, until)| turn.now >= *until)
+        {
+            let (index, _) = self.previous.remove(at);
             shared.retire(turn, index);
         }
         let dead = |current: &Current| turn.now.since(current.created) >= KEY_LIFETIME;
         if self.current.as_ref().is_some_and(dead) {
             info!(peer = self.name(), "the session's keys have expired");
-            self.drop_session(shared, turn);
+            self.drop_session(turn, turn.now);
         }
     }
 
-    fn drop_session<D: Dataplane<Ticket = T>>(
-        &mut self,
-        shared: &mut Shared<T>,
-        turn: &mut Turn<'_, D>,
-    ) {
+    /// Seals no more; what the peer has sealed is opened `until` then.
+    fn drop_session<D: Dataplane<Ticket = T>>(&mut self, turn: &mut Turn<'_, D>, until: Time) {
         if let Some(current) = self.current.take() {
             turn.dataplane
                 .post(Command::RetireSendKey { peer: self.id });
-            shared.retire(turn, current.receive_index);
+            self.previous.push((current.receive_index, until));
         }
-        for (index, _) in std::mem::take(&mut self.previous) {
-            shared.retire(turn, index);
+        for (_, expires) in &mut self.previous {
+            *expires = until.min(*expires);
         }
         self.silent = false;
         self.begin_at = turn.now;

@@ -1,0 +1,166 @@
+//! `shardgate run`: from a configuration file to a running gateway, and to an orderly end.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use shardgate_core::time::Time;
+use shardgate_dataplane::config::Hugepages;
+use shardgate_dataplane::engine::{Engine, Topology};
+use shardgate_hugepages::MountNeed;
+use tracing::{info, warn};
+
+use crate::cli::RunArgs;
+use crate::config::{self, Listen, Machine, Settings, Source};
+use crate::gateway::Gateway;
+use crate::limits;
+use crate::network::{Network, WanPort};
+use crate::output::{Failure, print, print_json};
+use crate::session::{Identity, Sessions};
+use crate::stats::document::{Board, ControlStatus};
+use crate::stats::server::Server;
+use crate::stop::Signals;
+
+/// Checks the configuration, and runs the gateway unless only the check was asked for.
+pub fn run(args: &RunArgs) -> Result<(), Failure> {
+    let source = config::read(&args.config)?;
+    let mut settings = config::check(&source, &Machine::read())?;
+    let topology = Engine::check(&settings.engine)
+        .map_err(|error| source.error_with_key(&error.to_string()))?;
+    settings.engine.pipeline.hugepages = use_hugepages(&source, settings.hugepages, &topology)?;
+    if args.check {
+        print(&check_report(&settings, &topology))?;
+        return Ok(());
+    }
+    start(settings, &args.config)
+}
+
+/// Decides about hugepages: as many as the pools need must be free.
+fn use_hugepages(source: &Source, wish: Hugepages, topology: &Topology) -> Result<bool, Failure> {
+    if wish == Hugepages::Off {
+        return Ok(false);
+    }
+    let machine = shardgate_hugepages::Hugepages::new();
+    // EAL takes hugepages as anonymous memory, for which no mount is needed.
+    match machine.preflight(u64::from(topology.memory_mb), MountNeed::NotRequired) {
+        Ok(_) => Ok(true),
+        Err(_) if wish == Hugepages::Auto => Ok(false),
+        Err(error) => Err(source.error("dpdk.hugepages", error.to_string()).into()),
+    }
+}
+
+fn check_report(settings: &Settings, topology: &Topology) -> String {
+    let hugepages = if settings.engine.pipeline.hugepages {
+        "yes"
+    } else {
+        "no"
+    };
+    format!(
+        "node     {}\n{}hugepages {hugepages}\nstats    {}\n",
+        settings.node,
+        topology.to_string().trim_end_matches('\n').to_owned() + "\n",
+        settings.listen
+    )
+}
+
+fn start(settings: Settings, file: &Path) -> Result<(), Failure> {
+    let failed = |what: &str, error: &dyn std::fmt::Display| {
+        Failure::Failed(format!("{}: {what}{error}", file.display()))
+    };
+    let signals = Signals::install().map_err(|error| failed("signals: ", &error))?;
+    if let Listen::Tcp(address) = settings.listen
+        && !address.ip().is_loopback()
+    {
+        warn!(%address, "the stats endpoint can be reached from other hosts");
+    }
+    // Before EAL, so that its threads are not pinned to the control lcore.
+    let board = Board::new(&settings.node);
+    let listen = settings.listen.clone();
+    let server = Server::start(&listen, board.clone())
+        .map_err(|error| failed(&format!("stats.listen: {listen}: "), &error))?;
+
+    let peers = settings.peers.len();
+    let mut engine = Engine::start(settings.engine.clone()).map_err(|error| failed("", &error))?;
+    board.engine_runs(engine.reader());
+    let mut gateway = gateway(&engine, settings);
+    info!(peers, stats = %listen, version = env!("CARGO_PKG_VERSION"), "gateway runs");
+    serve(&mut gateway, &mut engine, &signals, &board);
+
+    info!("stopping");
+    close(&mut gateway, &mut engine);
+    board.update(status(&gateway, &engine));
+    let report = engine.stop().map_err(|error| failed("", &error))?;
+    drop(server);
+    print_json(&board.last_words(report))?;
+    Ok(())
+}
+
+fn gateway(engine: &Engine, settings: Settings) -> Gateway<Engine> {
+    let now = engine.now();
+    let wans = settings.wans.iter().map(|wan| WanPort {
+        port: wan.port,
+        address: wan.address,
+        prefix_len: wan.prefix_len,
+        gateway: wan.gateway,
+        mac: engine.port_mac(wan.port),
+    });
+    let network = Network::new(wans.collect(), settings.engine.tunnel.listen_port, now);
+    let identity = Identity::new(settings.private_key);
+    let sessions = Sessions::new(identity, settings.peers, now, &mut random);
+    Gateway::new(sessions, network, now)
+}
+
+/// Turns until a signal asks for the end.
+fn serve(gateway: &mut Gateway<Engine>, engine: &mut Engine, signals: &Signals, board: &Board) {
+    let mut status_due = Time::ZERO;
+    while !signals.stop().load(Ordering::Relaxed) {
+        let busy = gateway.turn(engine, wall_ns(), &mut random);
+        let now = engine.now();
+        if now >= status_due {
+            board.update(status(gateway, engine));
+            status_due = now + limits::STATUS_INTERVAL;
+        }
+        if signals.take_reload() {
+            warn!("SIGHUP: reading the configuration again is not supported yet; nothing changes");
+        }
+        std::thread::sleep(if busy {
+            limits::TURN_BUSY
+        } else {
+            limits::TURN_IDLE
+        });
+    }
+}
+
+/// Says close to all peers, and gives the lcores a moment to do so.
+fn close(gateway: &mut Gateway<Engine>, engine: &mut Engine) {
+    let Some(ticket) = gateway.close(engine, wall_ns(), &mut random) else {
+        return;
+    };
+    let begun = engine.now();
+    while !engine.acknowledged(ticket) && engine.now().since(begun) < limits::CLOSE_WAIT {
+        std::thread::sleep(limits::TURN_BUSY);
+    }
+}
+
+fn status(gateway: &Gateway<Engine>, engine: &Engine) -> ControlStatus {
+    ControlStatus {
+        sessions: gateway.sessions(engine),
+        handshake: *gateway.handshake_counters(),
+        network: *gateway.network_counters(),
+    }
+}
+
+/// Nanoseconds since 1970; before that, nothing.
+fn wall_ns() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The system's random bytes. A machine that has none cannot run a gateway.
+fn random(bytes: &mut [u8]) {
+    if let Err(error) = getrandom::fill(bytes) {
+        panic!("the system's random source failed: {error}");
+    }
+}
