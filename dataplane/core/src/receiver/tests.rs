@@ -296,6 +296,21 @@ fn a_shard_that_was_damaged_after_opening_is_refused() {
 }
 
 #[test]
+fn a_sender_may_run_without_checksums() {
+    let mut tunnel = Tunnel::new(config(), 1_414);
+    let sender = SenderConfig {
+        shards_min: 1,
+        shards_max: 64,
+        payload_max: 1_414,
+        checksum: false,
+    };
+    tunnel.sender = StreamSender::new(0, sender);
+    let datagram = tunnel.send(&[(frame(0, 100), Lane(1))]).remove(0);
+    tunnel.receive(&datagram, 1, ms(0));
+    assert_eq!(tunnel.out.0.len(), 1);
+}
+
+#[test]
 fn a_jump_ahead_waits_for_nothing() {
     let mut tunnel = Tunnel::new(config(), 1_414);
     let first = tunnel.send(&[(frame(0, 100), Lane(1))]);

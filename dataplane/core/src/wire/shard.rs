@@ -62,7 +62,7 @@ pub struct SourceHeader {
     pub first_frame: u16,
     /// Bytes of payload.
     pub payload_len: u16,
-    /// CRC-32C of the coded meta fields and the payload; 0 when the tunnel runs without.
+    /// CRC-32C of the coded meta fields and the payload; 0 if the sender runs without.
     pub crc32c: u32,
 }
 
