@@ -12,7 +12,7 @@
 
 use shardgate_core::time::Time;
 use shardgate_dataplane::command::{Command, PathAddress};
-use tracing::info;
+use tracing::debug;
 
 use crate::dataplane::Dataplane;
 use crate::limits;
@@ -112,7 +112,7 @@ impl<D: Dataplane> Gateway<D> {
             };
             if *known != Some(address) {
                 *known = Some(address);
-                info!(peer, %remote, "path set");
+                debug!(peer, %remote, "path set");
                 dataplane.post(Command::SetPath {
                     peer,
                     path: PATH,

@@ -68,7 +68,8 @@ pub enum Incoming<'a> {
 pub fn read(frame: &[u8], our_mac: [u8; 6], our_address: Ipv4Addr) -> Option<Incoming<'_>> {
     let ethernet = EthernetFrame::new_checked(frame).ok()?;
     let source_mac = ethernet.src_addr();
-    if !source_mac.is_unicast() {
+    // A loop in the network brings our own frames back.
+    if !source_mac.is_unicast() || source_mac == EthernetAddress(our_mac) {
         return None;
     }
     let to_us = ethernet.dst_addr() == EthernetAddress(our_mac);
@@ -395,6 +396,7 @@ mod tests {
                 target_mac: OUR_MAC
             })
         );
+        assert_eq!(read(&request, THEIR_MAC, OURS), None, "our own frame");
         // Somebody speaks for another Ethernet address.
         let mut forged = reply;
         forged[11] = 9;
