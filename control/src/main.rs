@@ -25,6 +25,8 @@ mod config;
 mod dataplane;
 mod emulate;
 mod engine;
+#[cfg(test)]
+mod fake;
 mod gateway;
 mod hugepages;
 mod key_commands;

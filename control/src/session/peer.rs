@@ -472,11 +472,13 @@ impl<T: Copy> Peer<T> {
             generation: session.generation,
             streams: turn.dataplane.streams(self.id).max(1),
         }));
-        // The challenge confirms the key to the responder. What the responder has to say can wait
-        // until its path is set, which is later in this turn if it was just learned.
-        self.probe_at = turn.now + limits::PROBE_INTERVAL_UNCONFIRMED;
+        // Either end challenges the other at once: the first challenge confirms the key to the
+        // responder, whose own goes out a turn later, when its path is set.
         if session.initiator {
             self.challenge(turn);
+            self.probe_at = turn.now + limits::PROBE_INTERVAL_UNCONFIRMED;
+        } else {
+            self.probe_at = turn.now + limits::TURN_IDLE;
         }
         let new = Current {
             receive_index: session.receive_index,

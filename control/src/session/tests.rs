@@ -1,6 +1,6 @@
 //! Two gateways' sessions over a lossy wire, in virtual time.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use shardgate_core::wire::handshake::{INIT_LEN, MAC_LEN, TRAILER_LEN};
 
 use super::noise::Mac1Key;
 use super::*;
+use crate::fake::{Fake, Random, Sealed};
 use crate::limits;
 
 const A: usize = 0;
@@ -19,180 +20,11 @@ fn address(side: usize) -> SocketAddr {
     SocketAddr::from(([10, 9, 0, side as u8 + 1], 4600))
 }
 
-/// xorshift64*, so that a seed replays a run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn fill(&mut self, bytes: &mut [u8]) {
-        for byte in bytes {
-            *byte = self.next() as u8;
-        }
-    }
-
-    fn chance(&mut self, percent: u32) -> bool {
-        self.next() % 100 < u64::from(percent)
-    }
-}
-
 /// What travels between the two.
 #[derive(Clone, Debug)]
 enum Packet {
     Handshake(Vec<u8>),
-    /// Sealed under a key, addressed to an index: `Probe` is answered, `Echo` is not.
-    Data {
-        index: u32,
-        key: [u8; 32],
-        what: Data,
-    },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Data {
-    Probe,
-    Echo,
-    Close,
-}
-
-/// One lcore that needs `latency` to carry out a command, and keeps the engine's promises.
-struct Fake {
-    now: Time,
-    latency: Duration,
-    posted: Vec<Time>,
-    receive: HashMap<u32, ([u8; 32], u32)>,
-    retired: HashSet<u32>,
-    send: Option<(u32, [u8; 32])>,
-    confirmed: HashSet<u32>,
-    heard: Option<Time>,
-    closed: bool,
-    seals: u64,
-    out: Vec<Packet>,
-    generations: Vec<u32>,
-}
-
-impl Fake {
-    fn new(now: Time) -> Self {
-        Self {
-            now,
-            latency: Duration::from_millis(2),
-            posted: Vec::new(),
-            receive: HashMap::new(),
-            retired: HashSet::new(),
-            send: None,
-            confirmed: HashSet::new(),
-            heard: None,
-            closed: false,
-            seals: 0,
-            out: Vec::new(),
-            generations: Vec::new(),
-        }
-    }
-
-    fn seal(&mut self, what: Data) {
-        if let Some((index, key)) = self.send {
-            self.seals += 1;
-            self.out.push(Packet::Data { index, key, what });
-        }
-    }
-
-    /// True if it opened.
-    fn open(&mut self, index: u32, key: [u8; 32], what: Data) -> bool {
-        if self
-            .receive
-            .get(&index)
-            .is_none_or(|(known, _)| *known != key)
-        {
-            return false;
-        }
-        self.confirmed.insert(index);
-        self.heard = Some(self.now);
-        match what {
-            Data::Probe => self.seal(Data::Echo),
-            Data::Echo => {}
-            Data::Close => self.closed = true,
-        }
-        true
-    }
-}
-
-impl Dataplane for Fake {
-    type Ticket = usize;
-
-    fn now(&self) -> Time {
-        self.now
-    }
-
-    fn receive(&mut self, _frame: &mut Vec<u8>) -> Option<usize> {
-        None
-    }
-
-    fn send(&mut self, _port: usize, _frame: &[u8]) -> bool {
-        true
-    }
-
-    fn post(&mut self, command: Command) -> usize {
-        match command {
-            Command::InstallReceiveKey(key) => {
-                let slot = key.receiver_index % KEY_SLOTS as u32;
-                let taken = self
-                    .receive
-                    .keys()
-                    .any(|index| index % KEY_SLOTS as u32 == slot);
-                assert!(!taken, "key slot {slot} is in use");
-                self.receive
-                    .insert(key.receiver_index, (*key.key.bytes(), key.generation));
-                self.confirmed.remove(&key.receiver_index);
-            }
-            Command::RetireReceiveKey { receiver_index } => {
-                assert!(
-                    self.receive.remove(&receiver_index).is_some(),
-                    "retired twice"
-                );
-                self.retired.insert(receiver_index);
-            }
-            Command::InstallSendKey(key) => {
-                self.send = Some((key.receiver_index, *key.key.bytes()));
-                self.seals = 0;
-                self.generations.push(key.generation);
-            }
-            Command::RetireSendKey { .. } => self.send = None,
-            Command::Probe { .. } => self.seal(Data::Probe),
-            Command::Close { .. } => self.seal(Data::Close),
-            Command::SetPath { .. } => unreachable!("sessions set no paths"),
-        }
-        self.posted.push(self.now);
-        self.posted.len() - 1
-    }
-
-    fn acknowledged(&mut self, ticket: usize) -> bool {
-        self.now.since(self.posted[ticket]) >= self.latency
-    }
-
-    fn confirmed(&self, receiver_index: u32) -> bool {
-        self.confirmed.contains(&receiver_index)
-    }
-
-    fn seals(&self, _peer: u16) -> u64 {
-        self.seals
-    }
-
-    fn take_closed(&mut self, _peer: u16) -> bool {
-        std::mem::take(&mut self.closed)
-    }
-
-    fn last_heard(&self, _peer: u16) -> Option<Time> {
-        self.heard
-    }
-
-    fn streams(&self, _peer: u16) -> u8 {
-        2
-    }
+    Data(Sealed),
 }
 
 struct Side {
@@ -332,10 +164,10 @@ impl World {
             let (to, source, packet) = entry.remove();
             match packet {
                 Packet::Handshake(datagram) => self.deliver(to, source, &datagram),
-                Packet::Data { index, key, what } => {
+                Packet::Data(sealed) => {
                     let opened = self.sides[to]
                         .as_mut()
-                        .is_some_and(|s| s.plane.open(index, key, what));
+                        .is_some_and(|side| side.plane.open(sealed));
                     self.lost_data += u64::from(!opened);
                 }
             }
@@ -355,7 +187,8 @@ impl World {
                 dataplane: &mut side.plane,
             };
             side.sessions.poll(&mut turn);
-            let mut packets = std::mem::take(&mut side.plane.out);
+            let sealed = std::mem::take(&mut side.plane.out);
+            let mut packets: Vec<_> = sealed.into_iter().map(Packet::Data).collect();
             while let Some(output) = side.sessions.poll_output() {
                 if let Output::Send {
                     remote, datagram, ..
