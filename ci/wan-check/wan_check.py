@@ -56,7 +56,7 @@ FRAMES_PER_SECOND = 150_000
 # Counters of frames that died without the model.
 NOT_BY_THE_MODEL = ("no_buffer_drops", "tx_full_drops", "rx_missed", "rx_no_mbuf", "tx_errors")
 # How often a case is measured before a busy machine counts as a failure.
-ATTEMPTS = 5
+ATTEMPTS = 4
 
 
 def table(title, rows):

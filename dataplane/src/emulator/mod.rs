@@ -204,19 +204,20 @@ fn cpus(config: &EmulatorConfig) -> Result<String, EmulatorError> {
         .ok_or_else(|| EmulatorError::Cpus(std::io::Error::other("no Cpus_allowed_list")))
 }
 
-/// One direction with its queues.
+/// One direction with its queues. Packets go before the queues, whose end may be the pool's.
 struct Lane {
+    direction: Direction<Mbuf>,
     from: RxQueue,
     to: TxQueue,
-    direction: Direction<Mbuf>,
 }
 
+/// Both directions. The order of the fields is that of their end: a pool outlives its packets.
 struct Emulator {
-    clock: Clock,
-    pool: Pool,
-    ports: [Port; 2],
-    lanes: [Lane; 2],
     received: Burst,
+    lanes: [Lane; 2],
+    ports: [Port; 2],
+    pool: Pool,
+    clock: Clock,
     loops: u64,
 }
 
@@ -249,9 +250,9 @@ impl Emulator {
             // One queue was asked for each way, and `configure` hands out what was asked for.
             match (rx.into_iter().next(), tx.into_iter().next()) {
                 (Some(from), Some(to)) => Ok(Lane {
+                    direction,
                     from,
                     to,
-                    direction,
                 }),
                 _ => Err(shardgate_dpdk::Error::DeviceMissing(name.to_owned()).into()),
             }
@@ -274,11 +275,11 @@ impl Emulator {
             )?,
         ];
         Ok(Self {
-            clock: Clock::start(eal),
-            pool,
-            ports,
-            lanes,
             received: Burst::new(),
+            lanes,
+            ports,
+            pool,
+            clock: Clock::start(eal),
             loops: 0,
         })
     }

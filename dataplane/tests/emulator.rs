@@ -1,0 +1,73 @@
+//! The emulator on real DPDK ports: drivers that receive without end and swallow what is sent.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use shardgate_dataplane::config::PollMode;
+use shardgate_dataplane::emulator::{DirectionReport, EmulatorConfig, EmulatorError, run};
+use shardgate_sim::path::PathProfile;
+
+fn balance(report: &DirectionReport) {
+    let dead = report.lost
+        + report.queue_drops
+        + report.mtu_drops
+        + report.no_buffer_drops
+        + report.tx_full_drops
+        + report.held_at_end;
+    assert_eq!(
+        report.received + report.duplicated,
+        report.sent + dead,
+        "{report:?}"
+    );
+}
+
+/// One test, as EAL starts once in a process.
+#[test]
+fn frames_are_accounted_for_and_every_mbuf_comes_home() {
+    let mut config = EmulatorConfig::new("net_null0", "net_null1");
+    config.poll = PollMode::Busy;
+    config.left_to_right = PathProfile {
+        delay_ms: 1.0,
+        loss: 0.1,
+        duplicate: 0.1,
+        corrupt: 0.1,
+        ..PathProfile::default()
+    };
+    // A queue that such a flood always overflows.
+    config.right_to_left.rate = Some(10.0);
+
+    let same = EmulatorConfig::new("net_null0,size=64", "net_null0");
+    assert!(matches!(same.check(), Err(EmulatorError::SamePort(_))));
+    let mut wrong = config.clone();
+    wrong.right_to_left.loss = 2.0;
+    let error = wrong.check().expect_err("a probability of 2").to_string();
+    assert!(
+        error.contains("right to left") && error.contains("loss"),
+        "{error}"
+    );
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopper = {
+        let stop = Arc::clone(&stop);
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(700));
+            stop.store(true, Ordering::Relaxed);
+        })
+    };
+    let report = run(&config, &stop).expect("the emulator runs");
+    stopper.join().expect("the stopper");
+
+    let (right, left) = (&report.left_to_right, &report.right_to_left);
+    balance(right);
+    balance(left);
+    assert!(right.received > 1_000 && right.sent > 0, "{right:?}");
+    assert!(
+        right.lost > 0 && right.duplicated > 0 && right.corrupted > 0,
+        "{right:?}"
+    );
+    assert!(right.held_at_end > 0, "1 ms of frames is on the way");
+    assert!(left.queue_drops > 0, "{left:?}");
+    assert!(report.duration_s > 0.1 && report.loops > 0);
+    assert_eq!(shardgate_dpdk::leaked_pools(), 0);
+}
