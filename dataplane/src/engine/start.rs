@@ -41,6 +41,7 @@ fn parse_cpu_list(list: &str) -> Vec<u32> {
 
 pub(super) fn start(config: &EngineConfig) -> Result<Engine, EngineError> {
     let topology = Topology::plan(config, &cpus()?)?;
+    crate::lcore::poll::tighten_timers();
     let eal = Eal::init(&eal_config(config, &topology))?;
     let clock = Clock::start(&eal);
     let ports = config
