@@ -47,7 +47,7 @@ class Hostile(LabTest):
         self.assertLessEqual(victim.resident_kib() - resident, GROWTH_KIB_MAX)
         self.assertLessEqual(self.buffers_in_use(victim), in_use + 256)
         time.sleep(1)
-        self.check_stream(*stream.stop())
+        self.check_stream(*stream.stop(), counters.figure(victim.stats(), "frames_straggled"))
 
     def inject(self, tap, frames):
         due = time.monotonic()
@@ -60,13 +60,15 @@ class Hostile(LabTest):
     def buffers_in_use(gateway):
         return sum(in_use for _, _, in_use in counters.pools(gateway.stats()))
 
-    def check_stream(self, sent, got):
+    def check_stream(self, sent, got, stragglers):
         # The receiver was told of far more frames than were sent: what it calls missing at the
         # end is what was never sent.
         self.assertGreater(sent["sent"], 1000)
         self.assertEqual(got["received"], sent["sent"], got)
-        for figure in ("wrong", "duplicates", "out_of_order", "foreign", "missing_below_newest"):
+        for figure in ("wrong", "duplicates", "foreign", "missing_below_newest"):
             self.assertEqual(got[figure], 0, got)
+        # Units that wait for a CPU deliver late; what that does to the order is counted.
+        self.assertLessEqual(got["out_of_order"], stragglers, got)
 
 
 if __name__ == "__main__":

@@ -38,8 +38,9 @@ REASONS_AT_ENTRANCE = (
     "no_session", "no_path", "no_peer", "frame_size", "not_linear", "no_buffer", "key_exhausted",
     "ring_full",
 )  # fmt: skip
-# Frames that had begun to arrive, or had arrived, and were not delivered.
-REASONS_AT_DELIVERY = ("incomplete", "memory_limit", "tx_full")
+# Frames that had a place in their lane and were not delivered all the same. (`incomplete` counts
+# the remains of frames whose places were passed over, and those are counted already.)
+REASONS_AT_DELIVERY = ("tx_full",)
 
 # Reasons for the death of what an attacker or a bad line puts on the WAN.
 HANDSHAKE = "handshake.rejected"
