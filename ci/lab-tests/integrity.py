@@ -35,7 +35,8 @@ class Mangled(LabTest):
             # A lane begins with the first frame that arrives, so what is lost before it is unknown
             # to the far end: let every lane begin.
             Stream(
-                self.lab, rate=self.rate, frames=20 * FLOWS, flows=FLOWS, size_max=128, seed=2, idle=1
+                self.lab, rate=self.rate, frames=20 * FLOWS, flows=FLOWS, size_max=128, seed=2,
+                idle=1,
             ).finish()  # fmt: skip
             self.settle()
             before = [gateway.stats() for gateway in tunnel.both]
