@@ -42,6 +42,9 @@ const KEPT_SHARDS_MAX: usize = 8_192;
 /// An mbuf beside its data.
 const MBUF_OVERHEAD: usize = 256;
 
+/// A page of memory that is no hugepage.
+const PAGE: usize = 4_096;
+
 /// Memory that DPDK wants beside pools: ports, rings, its own tables.
 const MEMORY_BESIDE_POOLS_MB: usize = 64;
 
@@ -71,8 +74,15 @@ impl PoolPlan {
         self.lines.iter().map(|line| line.mbufs).sum()
     }
 
-    fn megabytes(&self) -> usize {
-        (self.mbufs() * (self.data_room + MBUF_OVERHEAD)).div_ceil(1 << 20)
+    /// Without hugepages no mbuf crosses a page, so most of them cost a page of their own.
+    fn megabytes(&self, hugepages: bool) -> usize {
+        let mbuf = self.data_room + MBUF_OVERHEAD;
+        let cost = match PAGE / mbuf {
+            _ if hugepages => mbuf,
+            0 => mbuf.next_multiple_of(PAGE),
+            per_page => PAGE / per_page,
+        };
+        (self.mbufs() * cost).div_ceil(1 << 20)
     }
 }
 
@@ -87,6 +97,8 @@ pub struct Topology {
     pub pools: Vec<PoolPlan>,
     /// Memory for EAL, in MiB.
     pub memory_mb: u32,
+    /// Whether it is in hugepages.
+    pub hugepages: bool,
     /// Streams to each peer, in the order of the peers.
     pub streams: Vec<StreamsLine>,
     /// UDP source ports of a path.
@@ -155,6 +167,7 @@ impl Topology {
             ports: config.ports.iter().map(port_line).collect(),
             pools: vec![],
             memory_mb: 0,
+            hugepages: config.pipeline.hugepages,
             streams,
             flows: flows.clamp(1, FLOWS_MAX),
             held_frames_max: 0,
@@ -244,7 +257,11 @@ impl Topology {
                 ],
             },
         ];
-        let pools: usize = self.pools.iter().map(PoolPlan::megabytes).sum();
+        let pools: usize = self
+            .pools
+            .iter()
+            .map(|pool| pool.megabytes(self.hugepages))
+            .sum();
         let sum = (pools + MEMORY_BESIDE_POOLS_MB) as u32;
         self.memory_mb = config.pipeline.memory_mb.unwrap_or(sum);
     }
@@ -344,7 +361,7 @@ impl fmt::Display for Topology {
                 pool.name,
                 pool.mbufs(),
                 pool.data_room,
-                pool.megabytes()
+                pool.megabytes(self.hugepages)
             )?;
             for line in pool.lines.iter().filter(|line| line.mbufs > 0) {
                 writeln!(f, "           {:>6} {}", line.mbufs, line.consumer)?;

@@ -1,6 +1,6 @@
 //! The outer Ethernet, IP and UDP headers (SPEC §1).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::buffer::Buffer;
 use crate::drop_reason::DropReason;
