@@ -86,5 +86,7 @@ fn log_to_stderr() {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .with_target(false)
+        // It would be reported on stderr, which is what has failed, and end in a panic.
+        .log_internal_errors(false)
         .init();
 }

@@ -25,40 +25,45 @@ use crate::stop::Signals;
 pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let source = config::read(&args.config)?;
     let mut settings = config::check(&source, &Machine::read())?;
-    let topology = Engine::check(&settings.engine)
-        .map_err(|error| source.error_with_key(&error.to_string()))?;
-    settings.engine.pipeline.hugepages = use_hugepages(&source, settings.hugepages, &topology)?;
+    let hugepages = use_hugepages(&source, &mut settings)?;
+    let topology = plan(&source, &settings)?;
     if args.check {
-        print(&check_report(&settings, &topology))?;
+        print(&check_report(&settings, &topology, &hugepages))?;
         return Ok(());
     }
     start(settings, &args.config)
 }
 
-/// Decides about hugepages: as many as the pools need must be free.
-fn use_hugepages(source: &Source, wish: Hugepages, topology: &Topology) -> Result<bool, Failure> {
-    if wish == Hugepages::Off {
-        return Ok(false);
+fn plan(source: &Source, settings: &Settings) -> Result<Topology, Failure> {
+    Engine::check(&settings.engine)
+        .map_err(|error| source.error_with_key(&error.to_string()).into())
+}
+
+/// Decides about hugepages: as many as the pools need must be free. Says what it decided.
+fn use_hugepages(source: &Source, settings: &mut Settings) -> Result<String, Failure> {
+    if settings.hugepages == Hugepages::Off {
+        return Ok("off".into());
     }
+    settings.engine.pipeline.hugepages = true;
+    let memory_mb = plan(source, settings)?.memory_mb;
     let machine = shardgate_hugepages::Hugepages::new();
     // EAL takes hugepages as anonymous memory, for which no mount is needed.
-    match machine.preflight(u64::from(topology.memory_mb), MountNeed::NotRequired) {
-        Ok(_) => Ok(true),
-        Err(_) if wish == Hugepages::Auto => Ok(false),
+    match machine.preflight(u64::from(memory_mb), MountNeed::NotRequired) {
+        Ok(_) => Ok("used".into()),
+        Err(error) if settings.hugepages == Hugepages::Auto => {
+            settings.engine.pipeline.hugepages = false;
+            Ok(format!("not used: {error}"))
+        }
         Err(error) => Err(source.error("dpdk.hugepages", error.to_string()).into()),
     }
 }
 
-fn check_report(settings: &Settings, topology: &Topology) -> String {
-    let hugepages = if settings.engine.pipeline.hugepages {
-        "yes"
-    } else {
-        "no"
-    };
+fn check_report(settings: &Settings, topology: &Topology, hugepages: &str) -> String {
+    let topology = topology.to_string();
     format!(
-        "node     {}\n{}hugepages {hugepages}\nstats    {}\n",
+        "node     {}\n{}\nhugepages {hugepages}\nstats    {}\n",
         settings.node,
-        topology.to_string().trim_end_matches('\n').to_owned() + "\n",
+        topology.trim_end_matches('\n'),
         settings.listen
     )
 }
