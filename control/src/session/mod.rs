@@ -18,6 +18,7 @@
 //! Message layout and rules: the section "Handshake" of `dataplane/core/src/wire/SPEC.md`.
 
 mod counters;
+mod generations;
 mod index;
 mod limiter;
 mod noise;
