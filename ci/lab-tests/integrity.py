@@ -65,9 +65,9 @@ class Mangled(LabTest):
         lost = entered - far("frames_delivered")
         # Hosts send a frame of their own now and then, so more may have entered than was sent.
         below = got["missing_below_newest"] - max(0, sent["sent"] - entered)
-        # A place that was passed over and not filled by a straggler is a lost frame. Flows share
+        # A place that was passed over and not filled later is a lost frame. Flows share
         # lanes, so the lanes know of at least what is missing below each flow's newest frame.
-        explained = far("frames_passed_over") - far("frames_straggled") + far.delivery_drops()
+        explained = far("frames_passed_over") - far("frames_recovered") + far.delivery_drops()
         self.assertLessEqual(below, explained, (got, lost, counters.drops(far.after)))
         surplus = explained - lost
         self.assertLessEqual(surplus, DISAGREEMENT_MAX * sent["sent"], (got, lost))

@@ -17,16 +17,17 @@ FIGURES = {
     "shards_sent": "peers.*.streams_out.*.shards",
     "feedback_sent": "peers.*.path.numbered",
     "shards_received": "peers.*.streams_in.*.shards",
-    # Delivery. A frame whose place in its lane was passed over is lost, unless it comes after
-    # all: then it is delivered as a straggler.
+    # Delivery. A frame whose place in its lane was passed over is lost, unless it is recovered: then
+    # it is delivered late, as a straggler.
     "frames_delivered": "peers.*.streams_in.*.frames",
     "frames_straggled": "peers.*.streams_in.*.stragglers",
     "frames_passed_over": "peers.*.streams_in.*.frames_skipped",
+    "frames_recovered": "peers.*.streams_in.*.frames_recovered",
 }
 # What a person wants to see of a run.
 SUMMARY = (
     "lan_rx_frames", "shards_sent", "shards_received", "frames_delivered", "frames_straggled",
-    "frames_passed_over",
+    "frames_passed_over", "frames_recovered",
 )  # fmt: skip
 DROPS = "drops"
 UNITS = "units"

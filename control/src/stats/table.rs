@@ -108,7 +108,7 @@ impl View<'_> {
                 total(&out, "shards"),
                 total(&into, "shards"),
                 total(&into, "stragglers"),
-                total(&into, "frames_skipped"),
+                total(&into, "frames_skipped").saturating_sub(total(&into, "frames_recovered")),
             ]);
         }
         rows
@@ -290,8 +290,8 @@ mod tests {
                 "path": {"rtt_smoothed_ns": 41_230_000, "rtt_min_ns": 0},
                 "streams_out": [{"frame_bytes": bytes, "frames": 7, "shards": 8}],
                 "streams_in": [
-                    {"frame_bytes": bytes, "frames": 1, "shards": 2, "stragglers": 0, "frames_skipped": 1},
-                    {"frame_bytes": bytes, "frames": 1, "shards": 2, "stragglers": 5, "frames_skipped": 1},
+                    {"frame_bytes": bytes, "frames": 1, "shards": 2, "stragglers": 0, "frames_skipped": 2, "frames_recovered": 1},
+                    {"frame_bytes": bytes, "frames": 1, "shards": 2, "stragglers": 5, "frames_skipped": 2, "frames_recovered": 1},
                 ],
             }],
             "ports": [{"name": "wan0", "role": "wan", "link_up": true, "rx_bytes": 0, "tx_bytes": bytes,

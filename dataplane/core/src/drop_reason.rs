@@ -71,10 +71,10 @@ drop_reasons! {
     ShardChecksum = "shard_checksum",
     /// Opened, but its framing cannot be.
     ShardMalformed = "shard_malformed",
-    // Incomplete frames.
-    /// The rest of the frame did not arrive in time.
+    // Shards of incomplete frames.
+    /// A shard was kept for a frame whose other shards did not arrive in time.
     Incomplete = "incomplete",
-    /// Incomplete, and the memory for such was needed for newer ones.
+    /// The same, given up early because the memory was needed for newer ones.
     MemoryLimit = "memory_limit",
     // On the way out.
     /// The port took no more.

@@ -56,6 +56,9 @@ pub const REASSEMBLY_WINDOW: usize = 1 << 16;
 /// within it is the units' doing, not the path's.
 pub const UNIT_GRACE: Duration = Duration::from_micros(50);
 
+/// A unit that has had a datagram in hand for this long is stuck; holds no longer wait for it.
+pub const UNIT_LAG_MAX: Duration = Duration::from_millis(100);
+
 /// A frame whose missing shards are this late, after the hold of its lane, is given up.
 pub const REASSEMBLY_GRACE: Duration = Duration::from_millis(150);
 

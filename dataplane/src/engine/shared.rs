@@ -131,6 +131,7 @@ counters! {
         frames_held,
         frames_held_high_water,
         frames_skipped,
+        frames_recovered,
         stragglers,
         holes,
         holes_by_units,
@@ -158,6 +159,7 @@ impl StreamIn {
             frames_held: lanes.held,
             frames_held_high_water: lanes.held_high_water,
             frames_skipped: lanes.skipped,
+            frames_recovered: lanes.recovered,
             stragglers: lanes.stragglers,
             holes: stats.holes,
             holes_by_units: stats.holes_by_units,
@@ -233,6 +235,10 @@ pub struct LcoreShared {
     pub carried_out: AtomicU64,
     last_round: CachePadded<AtomicU64>,
     last_published: AtomicU64,
+    /// If it is a crypto lcore: how many datagrams of each rx lcore it has opened or dropped.
+    pub dealt_with: Vec<CachePadded<AtomicU64>>,
+    /// If it is an rx lcore: everything it received before this has been dealt with.
+    pub settled: CachePadded<AtomicU64>,
     /// Its account of itself.
     pub counters: Published<LcoreCounters>,
     /// Its crypto unit's counters.
@@ -245,7 +251,7 @@ pub struct LcoreShared {
 
 impl LcoreShared {
     /// A poller that has not run yet.
-    pub fn new(id: u32, kind: LcoreKind, is_unit: bool) -> Self {
+    pub fn new(id: u32, kind: LcoreKind, is_unit: bool, rx_lcores: usize) -> Self {
         Self {
             id,
             kind,
@@ -253,6 +259,8 @@ impl LcoreShared {
             carried_out: AtomicU64::new(0),
             last_round: CachePadded::new(AtomicU64::new(0)),
             last_published: AtomicU64::new(0),
+            dealt_with: (0..rx_lcores).map(|_| CachePadded::default()).collect(),
+            settled: CachePadded::default(),
             counters: Published::default(),
             unit: Published::default(),
             drops: Published::default(),
@@ -385,6 +393,16 @@ impl Shared {
     /// Moves the engine on.
     pub fn set_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// The time before which everything received on any rx lcore has been dealt with.
+    pub fn settled(&self) -> Time {
+        let rx = self.lcores.iter().take(self.rx_lcores);
+        Time(
+            rx.map(|lcore| lcore.settled.load(Ordering::Acquire))
+                .min()
+                .unwrap_or(0),
+        )
     }
 
     /// Something was opened under this receiver index.

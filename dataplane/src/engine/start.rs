@@ -124,15 +124,15 @@ pub(super) fn start(config: &EngineConfig) -> Result<Engine, EngineError> {
         });
     }
     let placement = &topology.placement;
-    let inline = placement.crypto.is_empty();
+    let (inline, rx_count) = (placement.crypto.is_empty(), placement.rx.len());
     let rx_shared = placement
         .rx
         .iter()
-        .map(|&id| LcoreShared::new(id, LcoreKind::Rx, inline));
+        .map(|&id| LcoreShared::new(id, LcoreKind::Rx, inline, rx_count));
     let crypto_shared = placement
         .crypto
         .iter()
-        .map(|&id| LcoreShared::new(id, LcoreKind::Crypto, true));
+        .map(|&id| LcoreShared::new(id, LcoreKind::Crypto, true, rx_count));
     let shared = Arc::new(Shared::new(
         clock,
         shared_ports,

@@ -2,6 +2,7 @@
 //! SPSC rings of opened shards back to every rx lcore.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use shardgate_core::seal::{Opened, Received, Unsealed};
 use shardgate_dpdk::{BURST, Burst, Consumer, Mbuf, Producer};
@@ -41,6 +42,8 @@ impl Lcore for CryptoLcore {
         let mut counters = LcoreCounters::default();
         let mut outgoing: Vec<Burst<Opened<Mbuf>>> =
             self.opened.iter().map(|_| Burst::new()).collect();
+        let shared = Arc::clone(&self.shared);
+        let me = &shared.lcores[self.index];
         let mut to_seal = Burst::new();
         let mut to_open = Burst::new();
         while self.shared.phase() != Phase::Stop {
@@ -65,12 +68,13 @@ impl Lcore for CryptoLcore {
                 }
             }
             self.tx.iter_mut().flatten().for_each(Tx::flush);
-            for ring in &mut self.to_open {
+            for (rx, ring) in self.to_open.iter_mut().enumerate() {
                 if self.opened.iter().any(|owner| owner.free() < BURST) {
                     counters.backpressure += 1;
                     break;
                 }
-                moved += ring.pop(&mut to_open);
+                let taken = ring.pop(&mut to_open);
+                moved += taken;
                 for datagram in to_open.drain(..) {
                     if let Some((owner, opened)) = self.unit.open(datagram)
                         && let Some(burst) = outgoing.get_mut(owner)
@@ -81,6 +85,8 @@ impl Lcore for CryptoLcore {
                 for (owner, burst) in self.opened.iter_mut().zip(&mut outgoing) {
                     owner.push(burst);
                 }
+                // Once what came of them can be found in the owners' rings.
+                me.dealt_with[rx].fetch_add(taken as u64, Ordering::Release);
             }
             counters.round(&self.shared, started, moved);
             self.shared.lcores[self.index]

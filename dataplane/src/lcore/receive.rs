@@ -117,13 +117,14 @@ impl PeerReceiver {
         sink: &mut LanSink<'_>,
         now: Time,
     ) {
+        let received_at = opened.buffer().meta().rx_time;
         let stream = usize::from(header.stream);
         let Some(Some(buffer)) = self.streams.get_mut(stream) else {
             sink.drops.count(DropReason::NotNegotiated);
             return;
         };
         self.last_heard[stream] = now;
-        buffer.accept(opened, key.generation, now, frames, sink);
+        buffer.accept(opened, key.generation, received_at, frames, sink);
     }
 
     /// Takes an opened feedback message.
@@ -141,11 +142,12 @@ impl PeerReceiver {
         }
     }
 
-    /// Lets go what has waited long enough.
+    /// Lets go what has waited long enough, now that all that was received before `settled` has been
+    /// accepted.
     #[inline]
-    pub fn poll(&mut self, now: Time, sink: &mut LanSink<'_>) {
+    pub fn poll(&mut self, settled: Time, sink: &mut LanSink<'_>) {
         for buffer in self.streams.iter_mut().flatten() {
-            buffer.poll(now, sink);
+            buffer.poll(settled, sink);
         }
     }
 

@@ -11,6 +11,7 @@
 //! | LAN queues | aggregates, shards, units |
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use shardgate_core::buffer::Buffer;
@@ -125,13 +126,19 @@ impl Lcore for RxLcore {
             let started = shardgate_dpdk::tsc::now_cycles();
             let now = self.shared.clock.time(started);
             self.carry_out_commands(now);
+            // Before the rings are emptied: what the units had dealt with is in them by now.
+            let settled = self.units.settled(now, &self.shared, self.index);
+            self.shared.lcores[self.index]
+                .settled
+                .store(settled.as_nanos(), Ordering::Release);
+            let all_settled = self.shared.settled();
             let mut moved = super::forward_for_others(&mut self.tx_for_others, &mut self.tx);
             moved += self.send_for_control();
             moved += self.take_opened(now);
             moved += self.poll_wan(now, &mut counters);
             if now.since(polled) >= POLL_EVERY {
                 polled = now;
-                self.poll_receivers(now);
+                self.poll_receivers(all_settled);
             }
             if phase == Phase::Run {
                 moved += self.poll_lan(now, &mut counters);
@@ -330,10 +337,10 @@ impl RxLcore {
         }
     }
 
-    fn poll_receivers(&mut self, now: Time) {
+    fn poll_receivers(&mut self, settled: Time) {
         for stage in self.peers.iter_mut().flatten() {
             let mut sink = lan_sink!(self, stage.receiver.lan);
-            stage.receiver.poll(now, &mut sink);
+            stage.receiver.poll(settled, &mut sink);
         }
     }
 

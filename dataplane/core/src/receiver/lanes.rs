@@ -28,6 +28,8 @@ pub(super) struct Complete<B> {
 
 #[derive(Clone, Copy)]
 struct LaneState {
+    /// The first frame that came; what was before it is unknown.
+    first: LaneSeq,
     next: LaneSeq,
     /// Shard of the newest frame delivered.
     newest: Seq,
@@ -54,9 +56,11 @@ pub struct LaneStats {
     pub held: u64,
     /// Frames delivered after later ones of their lane.
     pub stragglers: u64,
-    /// Frames that were passed over because nothing could fill their place any more; those that
-    /// came later are stragglers, the others are lost.
+    /// Frames that were passed over because nothing could fill their place any more.
     pub skipped: u64,
+    /// Stragglers that had been skipped; the other skipped frames are lost. A straggler from before
+    /// the first frame that ever came in its lane is not among them.
+    pub recovered: u64,
     /// Most frames held at once.
     pub held_high_water: u64,
 }
@@ -91,6 +95,7 @@ impl<B> Lanes<B> {
         Self {
             lanes: Box::new(
                 [LaneState {
+                    first: LaneSeq::default(),
                     next: LaneSeq::default(),
                     newest: Seq::default(),
                     started: false,
@@ -138,6 +143,7 @@ impl<B> Lanes<B> {
         let state = &mut self.lanes[lane.index()];
         if !state.started {
             state.started = true;
+            state.first = lane_seq;
             state.next = lane_seq;
             state.newest = seq;
         }
@@ -156,6 +162,7 @@ impl<B> Lanes<B> {
             // by more than it can tell.
             self.release(lane, &[None; CLASSES], out);
             let state = &mut self.lanes[lane.index()];
+            state.first = lane_seq;
             state.next = lane_seq.next();
             state.newest = seq;
             self.stats.delivered += 1;
@@ -163,6 +170,7 @@ impl<B> Lanes<B> {
         } else {
             self.stats.delivered += 1;
             self.stats.stragglers += 1;
+            self.stats.recovered += u64::from(lane_seq.distance_from(state.first) >= 0);
             out.frame(frame);
         }
     }

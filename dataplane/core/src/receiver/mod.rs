@@ -102,6 +102,8 @@ pub struct PredictiveBuffer<B, P> {
     kept: VecDeque<(Seq, Time)>,
     kept_now: usize,
     generation: u32,
+    /// Everything received before this has been accepted.
+    settled: Time,
     stats: ReceiverStats,
     drops: Drops,
 }
@@ -134,12 +136,14 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             kept: VecDeque::with_capacity(config.kept_shards_max + 1),
             kept_now: 0,
             generation: 0,
+            settled: Time::ZERO,
             stats: ReceiverStats::default(),
             drops: Drops::default(),
         }
     }
 
-    /// Takes an opened data shard that came under a key of the peer's `generation`th incarnation.
+    /// Takes an opened data shard that came under a key of the peer's `generation`th incarnation and
+    /// was `received_at` that time, however long a unit took to open it.
     ///
     /// Complete frames go to `sink`, at once or later; `pool` gives buffers for frames that do not
     /// leave in the shard's own.
@@ -147,11 +151,12 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         &mut self,
         shard: Opened<B>,
         generation: u32,
-        now: Time,
+        received_at: Time,
         pool: &mut impl BufferPool<Buffer = B>,
         sink: &mut impl FrameSink<B>,
     ) {
-        if let Err(reason) = self.try_accept(shard, generation, now, &mut Outlet { pool, sink }) {
+        let outlet = &mut Outlet { pool, sink };
+        if let Err(reason) = self.try_accept(shard, generation, received_at, outlet) {
             self.drops.count(reason);
         }
     }
@@ -160,7 +165,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         &mut self,
         shard: Opened<B>,
         generation: u32,
-        now: Time,
+        received_at: Time,
         outlet: &mut Outlet<'_, Q, S>,
     ) -> Result<(), DropReason> {
         let clear = shard.header().ok_or(DropReason::ShardMalformed)?;
@@ -188,12 +193,12 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         if is_checked && header.crc32c != header.checksum(payload) {
             return Err(DropReason::ShardChecksum);
         }
-        let filled = self.place(&header, clear.path, now, outlet.sink)?;
+        let filled = self.place(&header, clear.path, received_at, outlet.sink)?;
         self.stats.shards += 1;
         self.stats.payload_bytes += u64::from(header.payload_len);
-        let result = self.take_frames(header, shard.into_buffer(), now, outlet);
+        let result = self.take_frames(header, shard.into_buffer(), received_at, outlet);
         if filled {
-            self.advance_gates(now, outlet.sink);
+            self.advance_gates(self.settled, outlet.sink);
         }
         result
     }
@@ -312,13 +317,14 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
     }
 
     fn fill(&mut self, hole: &OpenHole, now: Time) {
+        // By the times they were received: a shard that only its unit was late with has no age.
         let age = now.since(hole.opened_at);
-        if age <= UNIT_GRACE {
-            self.stats.holes_by_units += 1;
-        } else if now < self.given_up_at(hole) {
-            self.stats.holes_filled += 1;
-        } else {
+        if self.settled >= self.given_up_at(hole) {
             self.stats.late += 1;
+        } else if age <= UNIT_GRACE {
+            self.stats.holes_by_units += 1;
+        } else {
+            self.stats.holes_filled += 1;
         }
         let known = Hole {
             opened_at: hole.opened_at,
@@ -719,14 +725,17 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         }
     }
 
-    /// Lets go what has waited long enough. To be called when [`Self::poll_timeout`] says so, or
-    /// more often.
-    pub fn poll(&mut self, now: Time, sink: &mut impl FrameSink<B>) {
+    /// Lets go what has waited long enough, now that everything received before `settled` has been
+    /// accepted. That is behind the clock by what the crypto units still have in hand, so that a
+    /// slow unit delays holds and does not end them. To be called when [`Self::poll_timeout`] says
+    /// so, or more often.
+    pub fn poll(&mut self, settled: Time, sink: &mut impl FrameSink<B>) {
+        self.settled = self.settled.max(settled);
         if self.gates.iter().any(Option::is_some) {
-            self.advance_gates(now, sink);
+            self.advance_gates(self.settled, sink);
         }
         while let Some(&(_, give_up_at)) = self.kept.front()
-            && give_up_at <= now
+            && give_up_at <= self.settled
         {
             self.give_up_oldest_kept(DropReason::Incomplete);
         }
