@@ -95,6 +95,10 @@ impl View<'_> {
             let megabits = |streams: &str| {
                 self.rate(|document| sum(document, streams, "frame_bytes"), 8.0 / 1e6)
             };
+            let skipped = sum(self.now, &into, "frames_skipped");
+            let recovered = sum(self.now, &into, "frames_recovered").unwrap_or_default();
+            let lost =
+                skipped.map_or("-".into(), |n| n.saturating_sub(recovered).to_string());
             rows.push(vec![
                 field(peer, "name"),
                 field(session, "state"),
@@ -108,7 +112,7 @@ impl View<'_> {
                 total(&out, "shards"),
                 total(&into, "shards"),
                 total(&into, "stragglers"),
-                total(&into, "frames_skipped").saturating_sub(total(&into, "frames_recovered")),
+                lost,
             ]);
         }
         rows
