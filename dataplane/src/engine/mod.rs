@@ -68,8 +68,20 @@ pub struct FinalReport {
     pub pools_at_exit: Vec<PoolSnapshot>,
 }
 
+/// Ends the lcores when the engine goes away in another way than by [`Engine::stop`]: their handles
+/// wait for them.
+struct StopOnDrop(Arc<Shared>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.set_phase(Phase::Stop);
+    }
+}
+
 /// A running dataplane.
 pub struct Engine {
+    /// First, so that it is dropped before the handles of the lcores.
+    stop_on_drop: StopOnDrop,
     shared: Arc<Shared>,
     reader: StatsReader,
     topology: Topology,
@@ -288,6 +300,7 @@ impl Engine {
             to_lcores,
             control_pool,
             eal,
+            stop_on_drop: _stopped,
             ..
         } = self;
         let mut discarded = 0;

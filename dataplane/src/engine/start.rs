@@ -9,7 +9,7 @@ use super::shared::{LcoreKind, LcoreShared, PeerShared, PortShared, Shared};
 use super::snapshot::{Devices, Names, StatsReader};
 use super::topology::{CONTROL_RING_SIZE, DESCRIPTORS, POOL_CACHE, Topology};
 use super::wiring::{Blueprint, Queues};
-use super::{Engine, EngineError};
+use super::{Engine, EngineError, StopOnDrop};
 use crate::config::{EngineConfig, PortRole};
 use crate::lcore::Lcore;
 use crate::placement::PortLimits;
@@ -166,6 +166,8 @@ pub(super) fn start(config: &EngineConfig) -> Result<Engine, EngineError> {
         pools: vec![frames, shards, control_pool.clone()],
     };
     let mut handles = vec![];
+    // After the handles, so that on a failure it is dropped before them.
+    let stop_on_drop = StopOnDrop(Arc::clone(&shared));
     for (id, lcore) in placement.rx.iter().zip(wired.rx) {
         handles.push(eal.launch(LcoreId(*id), move || lcore.run())?);
     }
@@ -173,6 +175,7 @@ pub(super) fn start(config: &EngineConfig) -> Result<Engine, EngineError> {
         handles.push(eal.launch(LcoreId(*id), move || lcore.run())?);
     }
     Ok(Engine {
+        stop_on_drop,
         reader: StatsReader::new(Arc::clone(&shared), names, devices),
         seals_before: vec![0; config.peers.len()],
         shared,
