@@ -110,17 +110,21 @@ pub const STATUS_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a stop waits until the lcores have taken up the word to close.
 pub const CLOSE_WAIT: Duration = Duration::from_millis(200);
 
-/// Connections that the stats endpoint serves at once; the next one is told 503.
+/// Connections that the stats endpoint serves at once; the next one waits until a place is free.
 pub const STATS_CONNECTIONS_MAX: usize = 8;
 
-/// Bytes of a request's head.
+/// Bytes of a request's head: as few as hyper takes.
 pub const STATS_REQUEST_BYTES_MAX: usize = 8192;
 
-/// A client that has not sent its request, or taken its answer, by then is dropped.
+/// A client that has not sent its request by then is dropped; `shardgate stats` waits as long for
+/// each step of the answer.
 pub const STATS_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// All the time of a connection: to send the request, and as much again to take the answer.
+pub const STATS_CONNECTION_TIME: Duration = Duration::from_secs(4);
+
 /// Bytes of an answer that `shardgate stats` reads.
-pub const STATS_ANSWER_BYTES_MAX: u64 = 64 << 20;
+pub const STATS_ANSWER_BYTES_MAX: usize = 64 << 20;
 
 const _: () = assert!(PEERS_MAX * 5 < shardgate_core::limits::KEY_SLOTS);
 const _: () = assert!(TIE_WINDOW.as_nanos() * 4 < RETRY_FIRST.as_nanos() * 3);

@@ -1,7 +1,7 @@
 //! The stats: the document, the endpoint that serves it, and the command that reads it.
 
+mod client;
 pub mod document;
-pub mod http;
 pub mod read;
 pub mod server;
 mod table;

@@ -1,18 +1,14 @@
 //! `shardgate stats`: reads the endpoint and shows it.
 
 use std::io::{self, IsTerminal};
-use std::net::{TcpStream, ToSocketAddrs};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::http::{self, Stream};
-use super::table;
+use super::{client, table};
 use crate::cli::StatsArgs;
 use crate::config::{self, Listen};
-use crate::limits;
 use crate::output::{Failure, print};
 
 /// Time between two looks.
@@ -70,8 +66,7 @@ fn fetch(address: &Listen) -> Result<String, Failure> {
             "{address}: {reason}: is the gateway running, and in this network namespace?"
         ))
     };
-    let mut stream = connect(address).map_err(failed)?;
-    let (status, body) = http::get(&mut stream, "/stats").map_err(failed)?;
+    let (status, body) = client::get(address, "/stats").map_err(failed)?;
     if status == 200 {
         Ok(body)
     } else {
@@ -79,19 +74,6 @@ fn fetch(address: &Listen) -> Result<String, Failure> {
             "{address}: answered {status}: {}",
             body.trim()
         )))
-    }
-}
-
-fn connect(address: &Listen) -> io::Result<Stream> {
-    match address {
-        Listen::Unix(path) => UnixStream::connect(path).map(Stream::Unix),
-        Listen::Tcp(address) => {
-            let address = address
-                .to_socket_addrs()?
-                .next()
-                .ok_or(io::ErrorKind::NotFound)?;
-            TcpStream::connect_timeout(&address, limits::STATS_TIMEOUT).map(Stream::Tcp)
-        }
     }
 }
 

@@ -1,32 +1,44 @@
 //! The stats endpoint: `GET /stats` and `GET /healthz`, read only.
 //!
-//! One thread accepts, one thread serves each connection, at most
-//! [`STATS_CONNECTIONS_MAX`](limits::STATS_CONNECTIONS_MAX) at once; who comes above that is told
-//! 503 at once. Every connection carries one request, whose head is bounded in length and time.
-//! The threads start before EAL does, so that they are not pinned to the control lcore.
+//! One thread serves all connections, at most
+//! [`STATS_CONNECTIONS_MAX`](limits::STATS_CONNECTIONS_MAX) at once; who comes above that waits in
+//! the kernel's queue. Every connection carries one request, is bounded in time, and its head in
+//! length; a request's body is not read. The thread starts before EAL does, so that it is not
+//! pinned to the control lcore.
 
+use std::convert::Infallible;
 use std::fs;
+use std::future;
 use std::io::{self, ErrorKind};
-use std::net::TcpListener;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::http::{Answer, Stream, linger, read_request};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::runtime;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::{sleep, timeout};
+
 use crate::config::Listen;
 use crate::limits;
 
-/// How long a client may go on sending after its answer.
-const LINGER: Duration = Duration::from_millis(500);
+/// The pause after a failure to accept: out of file descriptors, mostly, so others have to close
+/// first.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// The same for one that was refused: the thread that accepts waits meanwhile.
-const REFUSED_LINGER: Duration = Duration::from_millis(10);
+const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Where the answers come from.
+/// Where the answers come from. They are given at once: the one thread waits for them.
 pub trait Source: Send + Sync + 'static {
     /// The stats document, or why there is none yet.
     fn stats(&self) -> Result<String, String>;
@@ -40,240 +52,151 @@ enum Listener {
     Unix(UnixListener),
 }
 
-/// An endpoint that listens. A Unix socket's file goes with it.
+/// An endpoint that listens. Its thread and a Unix socket's file go with it.
 pub struct Server {
     file: Option<PathBuf>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
-    /// Listens, and serves from threads of its own.
+    /// Listens, and serves from a thread of its own.
     pub fn start(listen: &Listen, source: Arc<dyn Source>) -> io::Result<Self> {
-        let (listener, file) = match listen {
-            Listen::Tcp(address) => (Listener::Tcp(TcpListener::bind(address)?), None),
-            Listen::Unix(path) => (Listener::Unix(bind_unix(path)?), Some(path.clone())),
-        };
-        thread::Builder::new()
-            .name("stats".into())
-            .spawn(move || accept(&listener, &source))?;
-        Ok(Self { file })
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let listener = runtime.block_on(bind(listen))?;
+        let (stop, stopped) = oneshot::channel();
+        let thread = thread::Builder::new().name("stats".into()).spawn(move || {
+            runtime.block_on(async {
+                drop(tokio::spawn(accept(listener, source)));
+                // It ends by being dropped, and with it the runtime and all connections.
+                let _ = stopped.await;
+            });
+        })?;
+        Ok(Self {
+            file: match listen {
+                Listen::Tcp(_) => None,
+                Listen::Unix(path) => Some(path.clone()),
+            },
+            stop: Some(stop),
+            thread: Some(thread),
+        })
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
+        // While we still listen: nobody takes the socket for a dead one, and nobody's new one goes.
         if let Some(file) = &self.file {
             // Nobody can be told, and the next start replaces a dead socket.
             let _ = fs::remove_file(file);
         }
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic has been reported by then.
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn bind(listen: &Listen) -> io::Result<Listener> {
+    match listen {
+        Listen::Tcp(address) => TcpListener::bind(address).await.map(Listener::Tcp),
+        Listen::Unix(path) => bind_unix(path).await.map(Listener::Unix),
     }
 }
 
 /// Binds a Unix socket; one that a killed process left behind is replaced.
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
-    let is_dead = || {
-        let connected = UnixStream::connect(path);
-        connected.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
-    };
-    if is_socket && is_dead() {
-        fs::remove_file(path)?;
+    if is_socket {
+        let connected = UnixStream::connect(path).await;
+        if connected.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused) {
+            fs::remove_file(path)?;
+        }
     }
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
     Ok(listener)
 }
 
-fn accept(listener: &Listener, source: &Arc<dyn Source>) {
-    let open = Arc::new(AtomicUsize::new(0));
-    loop {
-        let accepted = match listener {
-            Listener::Tcp(listener) => listener.accept().map(|(stream, _)| Stream::Tcp(stream)),
-            Listener::Unix(listener) => listener.accept().map(|(stream, _)| Stream::Unix(stream)),
+async fn accept(listener: Listener, source: Arc<dyn Source>) {
+    let places = Arc::new(Semaphore::new(limits::STATS_CONNECTIONS_MAX));
+    // Nobody closes the semaphore, so this goes on.
+    while let Ok(place) = places.clone().acquire_owned().await {
+        let source = source.clone();
+        let accepted = match &listener {
+            Listener::Tcp(listener) => listener
+                .accept()
+                .await
+                .map(|(stream, _)| tokio::spawn(serve(stream, source, place))),
+            Listener::Unix(listener) => listener
+                .accept()
+                .await
+                .map(|(stream, _)| tokio::spawn(serve(stream, source, place))),
         };
-        let Ok(mut stream) = accepted else {
-            // Out of file descriptors, mostly: others have to close first.
-            thread::sleep(Duration::from_millis(50));
-            continue;
-        };
-        if open.fetch_add(1, Ordering::Relaxed) >= limits::STATS_CONNECTIONS_MAX {
-            open.fetch_sub(1, Ordering::Relaxed);
-            let answer = Answer::text(503, "too many connections: try again");
-            if answer.send(&mut stream).is_ok() {
-                linger(stream, REFUSED_LINGER);
-            }
-            continue;
-        }
-        let (source, served) = (source.clone(), open.clone());
-        let spawned = thread::Builder::new()
-            .name("stats-client".into())
-            .spawn(move || {
-                // A client that goes away is its own business.
-                if serve(&mut stream, source.as_ref()).is_ok() {
-                    linger(stream, LINGER);
-                }
-                served.fetch_sub(1, Ordering::Relaxed);
-            });
-        if spawned.is_err() {
-            open.fetch_sub(1, Ordering::Relaxed);
+        if accepted.is_err() {
+            sleep(ACCEPT_PAUSE).await;
         }
     }
 }
 
-fn serve(stream: &mut Stream, source: &dyn Source) -> io::Result<()> {
-    let answer = match read_request(stream) {
-        Ok(request) => answer(&request.method, &request.path, source),
-        Err(Some(status)) => Answer::text(status, "send GET /stats or GET /healthz"),
-        Err(None) => return Ok(()),
-    };
-    answer.send(stream)
+/// Serves one connection, which holds its place until it ends.
+async fn serve<S>(stream: S, source: Arc<dyn Source>, place: OwnedSemaphorePermit)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let service = service_fn(move |request: Request<Incoming>| {
+        let answer = answer(request.method(), request.uri().path(), source.as_ref());
+        future::ready(Ok::<_, Infallible>(answer))
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits::STATS_TIMEOUT)
+        .max_buf_size(limits::STATS_REQUEST_BYTES_MAX)
+        .keep_alive(false)
+        // Who has sent all it has to say still wants its answer.
+        .half_close(true)
+        .serve_connection(TokioIo::new(stream), service);
+    // A client that goes away, is too slow or does not speak HTTP is its own business.
+    let _ = timeout(limits::STATS_CONNECTION_TIME, connection).await;
+    drop(place);
 }
 
-fn answer(method: &str, path: &str, source: &dyn Source) -> Answer {
+fn answer(method: &Method, path: &str, source: &dyn Source) -> Response<Full<Bytes>> {
     if path != "/stats" && path != "/healthz" {
-        return Answer::text(404, "there is /stats and /healthz");
+        return line(StatusCode::NOT_FOUND, "there is /stats and /healthz");
     }
-    if method != "GET" {
-        return Answer::text(405, "read only: use GET");
+    // The answer to HEAD is that to GET, from which hyper leaves out the body.
+    if method != Method::GET && method != Method::HEAD {
+        let mut answer = line(StatusCode::METHOD_NOT_ALLOWED, "read only: use GET");
+        let allowed = HeaderValue::from_static("GET, HEAD");
+        answer.headers_mut().insert(ALLOW, allowed);
+        return answer;
     }
-    if path == "/healthz" {
-        return match source.health() {
-            Ok(()) => Answer::text(200, "ok"),
-            Err(reason) => Answer::text(503, &reason),
-        };
-    }
-    match source.stats() {
-        Ok(body) => Answer {
-            status: 200,
-            content_type: "application/json",
-            body,
-        },
-        Err(reason) => Answer::text(503, &reason),
-    }
+    let found = if path == "/healthz" {
+        source.health().map(|()| line(StatusCode::OK, "ok"))
+    } else {
+        let document = source.stats();
+        document.map(|body| whole(StatusCode::OK, "application/json", body))
+    };
+    found.unwrap_or_else(|reason| line(StatusCode::SERVICE_UNAVAILABLE, &reason))
+}
+
+/// A line of text.
+fn line(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
+    whole(status, TEXT, format!("{text}\n"))
+}
+
+fn whole(status: StatusCode, mime_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut answer = Response::new(Full::from(body));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(mime_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::{Read, Write};
-    use std::net::TcpStream;
-    use std::sync::Mutex;
-    use std::time::Instant;
-
-    use super::super::http;
-    use super::*;
-
-    struct Fixed(Mutex<Result<(), String>>);
-
-    impl Source for Fixed {
-        fn stats(&self) -> Result<String, String> {
-            self.health().map(|()| "{\"a\":1}\n".into())
-        }
-
-        fn health(&self) -> Result<(), String> {
-            self.0.lock().unwrap().clone()
-        }
-    }
-
-    fn server() -> (Server, Arc<Fixed>, PathBuf) {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("shardgate-stats-{}-{number}.sock", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        let source = Arc::new(Fixed(Mutex::new(Ok(()))));
-        let server = Server::start(&Listen::Unix(path.clone()), source.clone()).unwrap();
-        (server, source, path)
-    }
-
-    fn ask(path: &Path, request: &str) -> String {
-        let mut stream = UnixStream::connect(path).unwrap();
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    }
-
-    #[test]
-    fn what_is_there_and_what_is_not() {
-        let (_server, source, path) = server();
-        let get = |what: &str| {
-            let stream = UnixStream::connect(&path).unwrap();
-            http::get(&mut Stream::Unix(stream), what).unwrap()
-        };
-        assert_eq!(get("/stats"), (200, "{\"a\":1}\n".into()));
-        assert_eq!(get("/stats?pretty"), (200, "{\"a\":1}\n".into()));
-        assert_eq!(get("/healthz"), (200, "ok\n".into()));
-        assert_eq!(get("/").0, 404);
-        *source.0.lock().unwrap() = Err("lcore 1 has not looped for 2 s".into());
-        assert_eq!(
-            get("/healthz"),
-            (503, "lcore 1 has not looped for 2 s\n".into())
-        );
-        assert_eq!(get("/stats").0, 503);
-        let post = ask(&path, "POST /stats HTTP/1.1\r\nContent-Length: 0\r\n\r\n");
-        assert!(
-            post.starts_with("HTTP/1.1 405 Method Not Allowed\r\n"),
-            "{post}"
-        );
-        assert!(post.contains("\r\nAllow: GET\r\n"), "{post}");
-        assert!(ask(&path, "nonsense\r\n\r\n").starts_with("HTTP/1.1 400 "));
-    }
-
-    #[test]
-    fn a_request_is_bounded_in_length_and_time() {
-        let (_server, _, path) = server();
-        let long = format!(
-            "GET /stats HTTP/1.1\r\nX: {}",
-            "x".repeat(limits::STATS_REQUEST_BYTES_MAX)
-        );
-        assert!(ask(&path, &long).starts_with("HTTP/1.1 431 "));
-        let started = Instant::now();
-        assert!(ask(&path, "GET /stats").starts_with("HTTP/1.1 408 "));
-        assert!(started.elapsed() < limits::STATS_TIMEOUT + Duration::from_secs(1));
-    }
-
-    #[test]
-    fn connections_are_bounded_and_come_back() {
-        let (_server, _, path) = server();
-        let idle: Vec<_> = (0..limits::STATS_CONNECTIONS_MAX)
-            .map(|_| UnixStream::connect(&path).unwrap())
-            .collect();
-        let answer = ask(&path, "GET /stats HTTP/1.1\r\n\r\n");
-        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-        drop(idle);
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while !ask(&path, "GET /stats HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 200 ") {
-            assert!(Instant::now() < deadline, "the places are not free again");
-            thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    #[test]
-    fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
-        let (first, source, path) = server();
-        let listen = Listen::Unix(path.clone());
-        assert!(Server::start(&listen, source.clone()).is_err());
-        drop(first);
-        assert!(!path.exists());
-        // A socket file that nobody listens on.
-        drop(UnixListener::bind(&path).unwrap());
-        let second = Server::start(&listen, source.clone()).unwrap();
-        drop(second);
-        fs::write(&path, "not a socket").unwrap();
-        assert!(Server::start(&listen, source).is_err());
-        fs::remove_file(&path).unwrap();
-    }
-
-    #[test]
-    fn tcp_serves_the_same() {
-        let source = Arc::new(Fixed(Mutex::new(Ok(()))));
-        let free = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
-        let _server = Server::start(&Listen::Tcp(free), source).unwrap();
-        let stream = TcpStream::connect(free).unwrap();
-        assert_eq!(
-            http::get(&mut Stream::Tcp(stream), "/healthz").unwrap().0,
-            200
-        );
-    }
-}
+mod tests;

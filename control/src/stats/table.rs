@@ -97,8 +97,7 @@ impl View<'_> {
             };
             let skipped = sum(self.now, &into, "frames_skipped");
             let recovered = sum(self.now, &into, "frames_recovered").unwrap_or_default();
-            let lost =
-                skipped.map_or("-".into(), |n| n.saturating_sub(recovered).to_string());
+            let lost = skipped.map_or("-".into(), |n| n.saturating_sub(recovered).to_string());
             rows.push(vec![
                 field(peer, "name"),
                 field(session, "state"),
