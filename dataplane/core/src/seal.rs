@@ -173,6 +173,14 @@ impl<B: Buffer> Unsealed<B> {
         &self.0
     }
 
+    /// Names the key that it was numbered under: no other may seal it.
+    #[inline]
+    pub fn receiver_index(&self) -> Option<u32> {
+        ClearHeader::parse(self.0.data())
+            .ok()
+            .map(|header| header.receiver_index)
+    }
+
     /// Seals in place.
     ///
     /// # Errors

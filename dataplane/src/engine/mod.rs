@@ -87,15 +87,19 @@ pub struct Engine {
     topology: Topology,
     lcores: Vec<LcoreHandle<LcoreReport>>,
     mailboxes: Vec<Sender<(u64, Command)>>,
-    /// Commands that wait for the crypto lcores before the rx lcores get them.
+    /// Commands that not all lcores have got yet, oldest first.
     deferred: VecDeque<(u64, Command)>,
+    /// Whether the lcores that come first have got the oldest of them.
+    is_first_posted: bool,
     posted: u64,
+    /// Which exception ring is looked at first.
+    first_exception: usize,
     exceptions: Vec<Consumer<Mbuf>>,
     arrived: Burst,
     to_lcores: Vec<Producer<Mbuf>>,
     control_pool: Pool,
-    /// Seals on each peer's streams when its send key was installed.
-    seals_before: Vec<u64>,
+    /// Seals of each hand of each peer when its send key was installed.
+    seals_before: Vec<Vec<u64>>,
     eal: Eal,
 }
 
@@ -136,7 +140,11 @@ impl Engine {
     pub fn receive(&mut self, frame: &mut Vec<u8>) -> Option<(usize, Time)> {
         self.pass_on_deferred();
         if self.arrived.is_empty() {
-            for ring in &mut self.exceptions {
+            // In turn, so that a flood on one queue does not shut out the others.
+            let rings = self.exceptions.len();
+            self.first_exception = (self.first_exception + 1) % rings.max(1);
+            for step in 0..rings {
+                let ring = &mut self.exceptions[(self.first_exception + step) % rings];
                 if ring.pop(&mut self.arrived) > 0 {
                     break;
                 }
@@ -178,8 +186,8 @@ impl Engine {
         ring.push(&mut burst) == 1
     }
 
-    /// Posts a command to every lcore. Units get it first, so that nothing is numbered under a key
-    /// that a unit does not have.
+    /// Posts a command to every lcore. Crypto lcores get it first, so that nothing is numbered under
+    /// a key that a unit does not have; a key is retired the other way round.
     pub fn post(&mut self, command: Command) -> Ticket {
         if let Command::InstallSendKey(SendKey { peer, .. }) = &command
             && let Some(before) = self.seals_before.get_mut(usize::from(*peer))
@@ -187,7 +195,6 @@ impl Engine {
             *before = self.reader.numbered(usize::from(*peer));
         }
         self.posted += 1;
-        self.post_to(LcoreKind::Crypto, self.posted, &command);
         self.deferred.push_back((self.posted, command));
         self.pass_on_deferred();
         Ticket(self.posted)
@@ -202,15 +209,29 @@ impl Engine {
         }
     }
 
-    /// Gives the rx lcores what the crypto lcores have carried out.
+    /// Gives the lcores that come second what those that come first have carried out. One command
+    /// after the other: every lcore sees all of them in the order they were posted.
     fn pass_on_deferred(&mut self) {
-        while let Some(&(number, _)) = self.deferred.front() {
-            if !self.carried_out(Some(LcoreKind::Crypto), number) {
+        while let Some((number, command)) = self.deferred.front() {
+            let is_retirement = matches!(
+                command,
+                Command::RetireSendKey { .. } | Command::RetireReceiveKey { .. }
+            );
+            let (first, second) = if is_retirement {
+                (LcoreKind::Rx, LcoreKind::Crypto)
+            } else {
+                (LcoreKind::Crypto, LcoreKind::Rx)
+            };
+            if !self.is_first_posted {
+                self.post_to(first, *number, command);
+                self.is_first_posted = true;
+            }
+            if !self.carried_out(Some(first), *number) {
                 return;
             }
-            if let Some((number, command)) = self.deferred.pop_front() {
-                self.post_to(LcoreKind::Rx, number, &command);
-            }
+            self.post_to(second, *number, command);
+            self.deferred.pop_front();
+            self.is_first_posted = false;
         }
     }
 
@@ -232,16 +253,21 @@ impl Engine {
         self.shared.is_confirmed(receiver_index)
     }
 
-    /// Seals on a peer's streams since its send key was installed.
+    /// Seals under a peer's send key, as if every hand that shares it had sealed as often as the
+    /// busiest: each may seal only its part of what the key is good for.
     pub fn seals(&self, peer: u16) -> u64 {
-        let before = self
-            .seals_before
-            .get(usize::from(peer))
+        let numbered = self.reader.numbered(usize::from(peer));
+        let before = self.seals_before.get(usize::from(peer));
+        let before = before
+            .into_iter()
+            .flatten()
             .copied()
-            .unwrap_or(0);
-        self.reader
-            .numbered(usize::from(peer))
-            .saturating_sub(before)
+            .chain(std::iter::repeat(0));
+        let since = numbered
+            .iter()
+            .zip(before)
+            .map(|(now, before)| now.saturating_sub(before));
+        since.max().unwrap_or(0) * numbered.len() as u64
     }
 
     /// True if the peer has said that it stops; forgets it.
@@ -289,8 +315,10 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Dpdk`] if an lcore panicked.
     pub fn stop(self) -> Result<FinalReport, EngineError> {
-        self.shared.set_phase(Phase::Drain);
-        self.wait_until_still();
+        for phase in [Phase::Drain, Phase::Release] {
+            self.shared.set_phase(phase);
+            self.wait_until_still();
+        }
         self.shared.set_phase(Phase::Stop);
         let Self {
             reader,

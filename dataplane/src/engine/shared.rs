@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
 use shardgate_core::drop_reason::{DROP_REASONS, DropReason, Drops};
-use shardgate_core::limits::{KEY_SLOTS, STREAMS_MAX};
+use shardgate_core::limits::{KEY_SLOTS, STREAMS_MAX, UNIT_LAG_MAX};
 use shardgate_core::receiver::{LaneStats, ReceiverStats};
 use shardgate_core::sender::SenderStats;
 use shardgate_core::time::Time;
@@ -28,8 +28,10 @@ pub enum Phase {
     Run = 0,
     /// No frame is taken from a LAN any more; what is inside goes out.
     Drain = 1,
+    /// Nothing is taken from a WAN either, and what was held goes out.
+    Release = 2,
     /// Lcores return.
-    Stop = 2,
+    Stop = 3,
 }
 
 /// What an lcore leaves behind when it stops.
@@ -58,11 +60,11 @@ counters! {
 impl LcoreCounters {
     /// Notes a round that began at `started` cycles.
     #[inline]
-    pub fn round(&mut self, _shared: &Shared, started: u64, moved: usize) {
+    pub fn round(&mut self, started: u64, moved: usize) {
         self.rounds += 1;
         if moved > 0 {
             self.busy_rounds += 1;
-            self.busy_cycles += shardgate_dpdk::tsc::now_cycles() - started;
+            self.busy_cycles += shardgate_dpdk::tsc::now_cycles().saturating_sub(started);
             self.packets += moved as u64;
         }
     }
@@ -192,7 +194,7 @@ counters! {
         rtt_smoothed_ns,
         /// Shortest round trip so far; 0 before the first echo.
         rtt_min_ns,
-        /// When an echo came last.
+        /// When feedback of the peer came last.
         last_heard_ns,
     }
 }
@@ -386,6 +388,7 @@ impl Shared {
         match self.phase.load(Ordering::Relaxed) {
             0 => Phase::Run,
             1 => Phase::Drain,
+            2 => Phase::Release,
             _ => Phase::Stop,
         }
     }
@@ -395,14 +398,12 @@ impl Shared {
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
-    /// The time before which everything received on any rx lcore has been dealt with.
-    pub fn settled(&self) -> Time {
+    /// The time before which everything received on any rx lcore has been dealt with; an lcore that
+    /// is stuck does not hold everybody up.
+    pub fn settled(&self, now: Time) -> Time {
         let rx = self.lcores.iter().take(self.rx_lcores);
-        Time(
-            rx.map(|lcore| lcore.settled.load(Ordering::Acquire))
-                .min()
-                .unwrap_or(0),
-        )
+        let settled = rx.map(|lcore| lcore.settled.load(Ordering::Acquire)).min();
+        Time(settled.unwrap_or(0)).max(now - UNIT_LAG_MAX)
     }
 
     /// Something was opened under this receiver index.

@@ -288,16 +288,13 @@ impl StatsReader {
             .unwrap_or(0)
     }
 
-    pub(super) fn numbered(&self, peer: usize) -> u64 {
+    /// What each hand has sealed for a peer: its streams, then feedback.
+    pub(super) fn numbered(&self, peer: usize) -> Vec<u64> {
         let Some(peer) = self.0.shared.peers.get(peer) else {
-            return 0;
+            return vec![];
         };
-        let streams: u64 = peer
-            .streams_out
-            .iter()
-            .map(|stream| stream.load().numbered)
-            .sum();
-        streams + peer.path.load().numbered
+        let streams = peer.streams_out.iter().map(|stream| stream.load().numbered);
+        streams.chain([peer.path.load().numbered]).collect()
     }
 
     pub(super) fn take_closed(&self, peer: usize) -> bool {

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use serde::Serialize;
-use shardgate_core::limits::{HEADROOM, STREAMS_MAX};
+use shardgate_core::limits::{AGGREGATE_FRAMES_MAX, HEADROOM, STREAMS_MAX};
 use shardgate_dpdk::BURST;
 use shardgate_dpdk::af_packet::{AfPacket, mbuf_room};
 
@@ -32,6 +32,9 @@ const POOL_CACHE_MOST: usize = POOL_CACHE * 3 / 2;
 /// Packets on the way between two calls on one lcore: some bursts, and what a port's way out
 /// keeps pending.
 const IN_HAND: usize = 8 * BURST;
+
+/// Frames of one LAN burst and one open aggregate, while the units have no room.
+const BLOCKED: usize = BURST + AGGREGATE_FRAMES_MAX;
 
 /// Packets that wait for a port on one lcore; see [`crate::lcore::tx`].
 const BACKLOG: usize = 1_024;
@@ -218,6 +221,12 @@ impl Topology {
             (rx + units) * config.ports.len() * BACKLOG,
         );
         let seal_rings = line("rings to units, to seal", rx * units * RING_SIZE);
+        let owners = self
+            .placement
+            .ports
+            .iter()
+            .map(|port| (rx + units) - port.tx.len().min(rx + units));
+        let tx_rings = line("rings to tx owners", owners.sum::<usize>() * RING_SIZE);
         let held = line("held out of order", peers * self.held_frames_max);
         let in_hand = line("in hand on lcores", lcores * IN_HAND);
         let caches = line("lcore caches", lcores * POOL_CACHE_MOST);
@@ -233,7 +242,9 @@ impl Topology {
                     line("LAN rx queues", queues(true, true) * descriptors),
                     tx.clone(),
                     backlogs.clone(),
+                    tx_rings.clone(),
                     seal_rings.clone(),
+                    line("waiting for units", peers * rx * BLOCKED),
                     held.clone(),
                     in_hand.clone(),
                     caches.clone(),
@@ -246,10 +257,14 @@ impl Topology {
                     line("WAN rx queues", queues(false, true) * descriptors),
                     tx,
                     backlogs,
+                    tx_rings,
                     seal_rings,
                     line("rings to units, to open", rx * units * RING_SIZE),
                     line("rings from units, opened", rx * (units + rx) * RING_SIZE),
-                    line("control rings", 2 * rx * CONTROL_RING_SIZE),
+                    line(
+                        "control rings and thread",
+                        (2 * rx) * CONTROL_RING_SIZE + BURST,
+                    ),
                     held,
                     line("incomplete frames", peers * self.kept_shards_max),
                     in_hand,

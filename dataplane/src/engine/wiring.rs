@@ -283,6 +283,7 @@ impl Blueprint<'_> {
             mailbox,
             lan_queues,
             wan_queues,
+            first_wan_queue: 0,
             tx: outlets.tx,
             wan_ports,
             tx_for_others: outlets.for_others,

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use shardgate_core::drop_reason::DropReason;
 use shardgate_core::seal::{Opened, Received, Unsealed};
 use shardgate_dpdk::{BURST, Burst, Consumer, Mbuf, Producer};
 
@@ -44,6 +45,7 @@ impl Lcore for CryptoLcore {
             self.opened.iter().map(|_| Burst::new()).collect();
         let shared = Arc::clone(&self.shared);
         let me = &shared.lcores[self.index];
+        let mut first = 0;
         let mut to_seal = Burst::new();
         let mut to_open = Burst::new();
         while self.shared.phase() != Phase::Stop {
@@ -52,7 +54,11 @@ impl Lcore for CryptoLcore {
             let unit = &mut self.unit;
             self.mailbox.carry_out(|command| unit.command(command));
             let mut moved = super::forward_for_others(&mut self.tx_for_others, &mut self.tx);
-            for ring in &mut self.to_seal {
+            // Each rx lcore is first in its turn, or the last would starve behind the others.
+            first = (first + 1) % self.to_seal.len().max(1);
+            for step in 0..self.to_seal.len() {
+                let rx = (first + step) % self.to_seal.len();
+                let ring = &mut self.to_seal[rx];
                 // What the ports have no room for stays in the ring, and is felt at the entrance.
                 if self.tx.iter().flatten().any(|tx| tx.credit() < BURST) {
                     counters.backpressure += 1;
@@ -68,7 +74,9 @@ impl Lcore for CryptoLcore {
                 }
             }
             self.tx.iter_mut().flatten().for_each(Tx::flush);
-            for (rx, ring) in self.to_open.iter_mut().enumerate() {
+            for step in 0..self.to_open.len() {
+                let rx = (first + step) % self.to_open.len();
+                let ring = &mut self.to_open[rx];
                 if self.opened.iter().any(|owner| owner.free() < BURST) {
                     counters.backpressure += 1;
                     break;
@@ -88,19 +96,32 @@ impl Lcore for CryptoLcore {
                 // Once what came of them can be found in the owners' rings.
                 me.dealt_with[rx].fetch_add(taken as u64, Ordering::Release);
             }
-            counters.round(&self.shared, started, moved);
+            counters.round(started, moved);
             self.shared.lcores[self.index]
                 .beat(now, || (counters, self.unit.counters, self.drops()));
             self.idler.after_round(now, moved > 0);
         }
-        self.tx.iter_mut().flatten().for_each(Tx::flush);
-        let drops = self.drops();
-        self.shared.lcores[self.index].publish((counters, self.unit.counters, drops));
-        LcoreReport::default()
+        let discarded = self.discard_rest();
+        self.shared.lcores[self.index].publish((counters, self.unit.counters, self.drops()));
+        LcoreReport { discarded }
     }
 }
 
 impl CryptoLcore {
+    /// The end: sends what is pending, and counts what cannot leave any more.
+    fn discard_rest(&mut self) -> usize {
+        let in_rings = super::discard_rings(&mut self.to_seal)
+            + super::discard_rings(&mut self.to_open)
+            + super::discard_rings(self.tx_for_others.iter_mut().map(|(_, ring)| ring));
+        self.unit.drops.add(DropReason::Stopping, in_rings as u64);
+        let mut discarded = in_rings;
+        for tx in self.tx.iter_mut().flatten() {
+            tx.flush();
+            discarded += tx.discard();
+        }
+        discarded
+    }
+
     fn drops(&self) -> shardgate_core::drop_reason::Drops {
         let mut drops = self.unit.drops;
         super::count_tx_drops(&mut drops, &self.tx);

@@ -26,7 +26,7 @@ use std::sync::atomic::Ordering;
 
 use crossbeam::channel::Receiver;
 use shardgate_core::drop_reason::{DropReason, Drops};
-use shardgate_dpdk::{BURST, Burst, Consumer, Mbuf};
+use shardgate_dpdk::{BURST, Burst, Consumer, Mbuf, RingItem};
 
 use self::tx::Tx;
 use crate::command::Command;
@@ -79,10 +79,27 @@ fn forward_for_others(others: &mut [(usize, Consumer<Mbuf>)], tx: &mut [Option<T
         };
         if tx.credit() >= BURST {
             moved += ring.pop(&mut burst);
-            burst.drain(..).for_each(|packet| tx.push(packet));
+            for packet in burst.drain(..) {
+                tx.push(packet);
+            }
         }
     }
     moved
+}
+
+/// Frees what is left in rings at the end; says how much.
+fn discard_rings<'a, T: RingItem + 'a>(
+    rings: impl IntoIterator<Item = &'a mut Consumer<T>>,
+) -> usize {
+    let mut discarded = 0;
+    let mut burst = Burst::new();
+    for ring in rings {
+        while ring.pop(&mut burst) > 0 {
+            discarded += burst.len();
+            shardgate_dpdk::free_burst(&mut burst);
+        }
+    }
+    discarded
 }
 
 /// Adds what died on the way out.

@@ -22,6 +22,9 @@ use crate::engine::shared::{PathCounters, RxCounters, Shared, StreamIn};
 /// Challenges that may be under way at once; an echo of an older one is ignored.
 const CHALLENGES_MAX: usize = 4;
 
+/// Frames and shards that a stream may hold whatever others have taken.
+const SHARE_MIN: usize = 64;
+
 /// The way to a LAN.
 pub struct LanSink<'a> {
     /// The port's way out; without one frames are dropped.
@@ -37,9 +40,11 @@ impl FrameSink<Mbuf> for LanSink<'_> {
     fn frame(&mut self, frame: Mbuf) {
         match &mut self.tx {
             Some(tx) => {
-                self.counters.lan_frames_out += 1;
-                self.counters.lan_bytes_out += frame.len() as u64;
-                tx.push(frame);
+                let bytes = frame.len() as u64;
+                if tx.push(frame) {
+                    self.counters.lan_frames_out += 1;
+                    self.counters.lan_bytes_out += bytes;
+                }
             }
             None => self.drops.count(DropReason::TxFull),
         }
@@ -54,6 +59,9 @@ pub struct PeerReceiver {
     /// Index of the LAN port the frames go to.
     pub lan: usize,
     config: ReceiverConfig,
+    /// What no stream has got yet of the bounds in `config`.
+    held_left: usize,
+    kept_left: usize,
     predictor: Fixed,
     streams: Vec<Option<Box<PredictiveBuffer<Mbuf, Fixed>>>>,
     last_heard: [Time; STREAMS_MAX],
@@ -73,6 +81,8 @@ impl PeerReceiver {
             peer,
             place,
             lan,
+            held_left: config.held_frames_max,
+            kept_left: config.kept_shards_max,
             config,
             predictor,
             streams: (0..STREAMS_MAX).map(|_| None).collect(),
@@ -88,17 +98,24 @@ impl PeerReceiver {
             && key.peer == self.peer
         {
             let streams = key.streams.clamp(1, STREAMS_MAX as u8);
-            // The bounds are the peer's; its streams share them evenly.
-            let config = ReceiverConfig {
-                held_frames_max: self.config.held_frames_max / usize::from(streams),
-                kept_shards_max: self.config.kept_shards_max / usize::from(streams),
-                ..self.config
-            };
             for stream in 0..streams {
                 let slot = &mut self.streams[usize::from(stream)];
-                if owner(stream, self.place.1) == self.place.0 && slot.is_none() {
-                    *slot = Some(Box::new(PredictiveBuffer::new(config, self.predictor)));
+                if owner(stream, self.place.1) != self.place.0 || slot.is_some() {
+                    continue;
                 }
+                // The bounds are the peer's; its streams share them evenly. If it comes back with
+                // more streams, those share what is left.
+                let share = |bound: usize, left: &mut usize| {
+                    let share = (bound / usize::from(streams)).min(*left).max(SHARE_MIN);
+                    *left = left.saturating_sub(share);
+                    share
+                };
+                let config = ReceiverConfig {
+                    held_frames_max: share(self.config.held_frames_max, &mut self.held_left),
+                    kept_shards_max: share(self.config.kept_shards_max, &mut self.kept_left),
+                    ..self.config
+                };
+                *slot = Some(Box::new(PredictiveBuffer::new(config, self.predictor)));
             }
         }
         if let Some(feedback) = &mut self.feedback {
@@ -123,8 +140,9 @@ impl PeerReceiver {
             sink.drops.count(DropReason::NotNegotiated);
             return;
         };
-        self.last_heard[stream] = now;
-        buffer.accept(opened, key.generation, received_at, frames, sink);
+        if buffer.accept(opened, key.generation, received_at, frames, sink) {
+            self.last_heard[stream] = now;
+        }
     }
 
     /// Takes an opened feedback message.
@@ -273,9 +291,13 @@ impl Feedback {
         self.counters.last_heard_ns = around.now.as_nanos();
         let received_at = opened.buffer().meta().rx_time;
         let mut blocks = Blocks::new(opened.plaintext());
+        let mut answered = false;
         for block in blocks.by_ref() {
             match block {
+                // One answer to a message: no reply is longer than its cause.
+                Block::Challenge { .. } if answered => {}
                 Block::Challenge { token, sent_at_us } => {
+                    answered = true;
                     let held = around.now.since(received_at).as_micros();
                     let echo = Block::Echo {
                         token,

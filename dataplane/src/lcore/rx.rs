@@ -55,6 +55,8 @@ pub struct RxLcore {
     pub lan_queues: Vec<(RxQueue, Option<usize>)>,
     /// WAN queues, with their port.
     pub wan_queues: Vec<(RxQueue, usize)>,
+    /// Where the next round over the WAN queues begins.
+    pub first_wan_queue: usize,
     /// Ways out, by port.
     pub tx: Vec<Option<Tx>>,
     /// Which ports are WAN ports.
@@ -131,11 +133,14 @@ impl Lcore for RxLcore {
             self.shared.lcores[self.index]
                 .settled
                 .store(settled.as_nanos(), Ordering::Release);
-            let all_settled = self.shared.settled();
+            let all_settled = self.shared.settled(now);
             let mut moved = super::forward_for_others(&mut self.tx_for_others, &mut self.tx);
             moved += self.send_for_control();
             moved += self.take_opened(now);
-            moved += self.poll_wan(now, &mut counters);
+            match phase {
+                Phase::Release => self.release_held(),
+                _ => moved += self.poll_wan(now, &mut counters),
+            }
             if now.since(polled) >= POLL_EVERY {
                 polled = now;
                 self.poll_receivers(all_settled);
@@ -145,13 +150,13 @@ impl Lcore for RxLcore {
             }
             self.units.flush();
             self.tx.iter_mut().flatten().for_each(Tx::flush);
-            counters.round(&self.shared, started, moved);
+            counters.round(started, moved);
             if self.shared.lcores[self.index].beat(now, || self.account(counters)) {
                 self.publish();
             }
             self.idler.after_round(now, moved > 0);
         }
-        let discarded = self.drain();
+        let discarded = self.discard_rest();
         self.shared.lcores[self.index].publish(self.account(counters));
         self.publish();
         LcoreReport { discarded }
@@ -198,20 +203,25 @@ impl RxLcore {
         for frame in burst.drain(..) {
             let port = usize::from(frame.meta().port);
             match self.tx.get_mut(port) {
-                Some(Some(tx)) => tx.push(frame),
+                Some(Some(tx)) => {
+                    tx.push(frame);
+                }
                 _ => self.drops.count(DropReason::TxFull),
             }
         }
         moved
     }
 
-    /// Takes what the units have opened: all of it, before any hole is judged.
+    /// Takes what the units have opened: all that is there, before any hole is judged, but no more,
+    /// or a busy unit would keep this lcore from everything else.
     fn take_opened(&mut self, now: Time) -> usize {
         let mut moved = 0;
         let mut burst = Burst::new();
         for ring in 0..self.opened.len() {
-            while self.opened[ring].pop(&mut burst) > 0 {
+            let mut left = self.opened[ring].len();
+            while left > 0 && self.opened[ring].pop(&mut burst) > 0 {
                 moved += burst.len();
+                left = left.saturating_sub(burst.len());
                 for opened in burst.drain(..) {
                     self.accept(opened, now);
                 }
@@ -252,7 +262,11 @@ impl RxLcore {
     fn poll_wan(&mut self, now: Time, counters: &mut LcoreCounters) -> usize {
         let mut moved = 0;
         let mut burst = Burst::new();
-        for queue in 0..self.wan_queues.len() {
+        // Each queue is first in its turn, or the last would starve when the units are busy.
+        let queues = self.wan_queues.len();
+        self.first_wan_queue = (self.first_wan_queue + 1) % queues.max(1);
+        for step in 0..queues {
+            let queue = (self.first_wan_queue + step) % queues;
             if !self.units.can_open_burst() || !self.owners_have_room() {
                 counters.backpressure += 1;
                 break;
@@ -262,6 +276,7 @@ impl RxLcore {
             rx.burst(&mut burst);
             moved += burst.len();
             let Some(address) = self.shared.ports[port].address else {
+                burst.clear();
                 continue;
             };
             self.rx.wan_frames += burst.len() as u64;
@@ -408,16 +423,27 @@ impl RxLcore {
         }
     }
 
-    /// The end: delivers what is held, sends what is pending, counts what cannot leave.
-    fn drain(&mut self) -> usize {
-        let mut discarded = 0;
+    /// Delivers what is held, whatever it waits for: the gateway stops.
+    fn release_held(&mut self) {
         for stage in self.peers.iter_mut().flatten() {
-            let waiting = stage.sender.discard();
-            self.drops.add(DropReason::Stopping, waiting as u64);
-            discarded += waiting;
             let mut sink = lan_sink!(self, stage.receiver.lan);
             stage.receiver.drain(&mut sink);
         }
+    }
+
+    /// The end: sends what is pending, and counts what cannot leave any more.
+    fn discard_rest(&mut self) -> usize {
+        let waiting = self
+            .peers
+            .iter_mut()
+            .flatten()
+            .map(|stage| stage.sender.discard());
+        let stopped = waiting.sum::<usize>()
+            + super::discard_rings(&mut self.opened)
+            + super::discard_rings([&mut self.from_control])
+            + super::discard_rings(self.tx_for_others.iter_mut().map(|(_, ring)| ring));
+        self.drops.add(DropReason::Stopping, stopped as u64);
+        let mut discarded = stopped;
         for tx in self.tx.iter_mut().flatten() {
             tx.flush();
             discarded += tx.discard();

@@ -51,9 +51,9 @@ impl Tx {
         BACKLOG_MAX - self.backlog.len()
     }
 
-    /// Takes a packet, to be sent with the next burst.
+    /// Takes a packet, to be sent with the next burst; false if it was dropped.
     #[inline]
-    pub fn push(&mut self, packet: Mbuf) {
+    pub fn push(&mut self, packet: Mbuf) -> bool {
         if self.pending.is_full() {
             self.flush();
         }
@@ -62,8 +62,10 @@ impl Tx {
                 self.backlog.push_back(error.element());
             } else {
                 self.dropped += 1;
+                return false;
             }
         }
+        true
     }
 
     /// Sends what the port takes, oldest first.

@@ -41,6 +41,11 @@ struct Outlet {
     templates: Vec<OuterTemplate>,
 }
 
+struct SendSlot {
+    receiver_index: u32,
+    aead: SoftwareAead,
+}
+
 struct OpenKey {
     receiver_index: u32,
     aead: SoftwareAead,
@@ -52,7 +57,7 @@ pub struct Unit {
     shared: Arc<Shared>,
     /// Two slots for each peer, used in turn: what was numbered under the previous key is sealed
     /// with it.
-    send_keys: Vec<Option<Box<SoftwareAead>>>,
+    send_keys: Vec<Option<Box<SendSlot>>>,
     sends_installed: Vec<usize>,
     open_keys: Box<[Option<Box<OpenKey>>]>,
     outlets: Vec<[Option<Outlet>; PATHS_MAX]>,
@@ -106,13 +111,22 @@ impl Unit {
                     *slot = None;
                 }
             }
-            Command::InstallSendKey(SendKey { peer, key, .. }) => {
+            Command::InstallSendKey(SendKey {
+                peer,
+                receiver_index,
+                key,
+                ..
+            }) => {
                 let Some(installed) = self.sends_installed.get_mut(usize::from(*peer)) else {
                     return;
                 };
                 *installed += 1;
                 let slot = usize::from(send_key_slot(*peer, *installed));
-                self.send_keys[slot] = Some(Box::new(SoftwareAead::new(key)));
+                let aead = SoftwareAead::new(key);
+                self.send_keys[slot] = Some(Box::new(SendSlot {
+                    receiver_index: *receiver_index,
+                    aead,
+                }));
             }
             Command::RetireSendKey { peer } => {
                 for parity in 0..2 {
@@ -144,7 +158,10 @@ impl Unit {
     pub fn seal(&mut self, shard: Unsealed<Mbuf>) -> Option<(usize, Mbuf)> {
         let meta = shard.buffer().meta();
         let sealed = match self.send_keys.get(usize::from(meta.key_slot)) {
-            Some(Some(key)) => shard.seal(&**key).ok(),
+            // The slot may have been given to a newer key while the shard was on its way.
+            Some(Some(key)) if shard.receiver_index() == Some(key.receiver_index) => {
+                shard.seal(&key.aead).ok()
+            }
             _ => None,
         };
         let Some(sealed) = sealed else {
@@ -152,8 +169,7 @@ impl Unit {
             return None;
         };
         let mut datagram = sealed.into_buffer();
-        self.counters.sealed += 1;
-        self.counters.sealed_bytes += datagram.len() as u64;
+        let sealed_len = datagram.len();
         let outlet = self
             .outlets
             .get(usize::from(meta.peer))
@@ -171,6 +187,8 @@ impl Unit {
             self.drops.count(DropReason::SealFailed);
             return None;
         }
+        self.counters.sealed += 1;
+        self.counters.sealed_bytes += sealed_len as u64;
         Some((usize::from(outlet.port), datagram))
     }
 

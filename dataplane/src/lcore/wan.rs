@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use shardgate_core::buffer::Buffer;
 use shardgate_core::drop_reason::DropReason;
-use shardgate_core::limits::{KEY_LIFETIME, KEY_SLOTS};
+use shardgate_core::limits::{KEY_LIFETIME, KEY_SLOTS, STREAMS_MAX};
 use shardgate_core::seal::Received;
 use shardgate_core::time::Time;
 use shardgate_core::wire::header::{ClearHeader, Kind};
@@ -72,7 +72,7 @@ impl ReceiveTable {
                     receiver_index,
                     peer,
                     generation,
-                    streams,
+                    streams: streams.min(STREAMS_MAX as u8),
                     expires: created + KEY_LIFETIME,
                 });
             }

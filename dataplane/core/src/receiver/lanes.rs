@@ -122,6 +122,12 @@ impl<B> Lanes<B> {
         self.held
     }
 
+    /// True if a frame with this number would not leave at once, whatever it waits for.
+    pub(super) fn must_hold(&self, lane: Lane, lane_seq: LaneSeq) -> bool {
+        let state = &self.lanes[lane.index()];
+        state.started && lane_seq.distance_from(state.next) > 0
+    }
+
     /// True if no further frame can be held in `lane`.
     pub(super) fn is_full(&self, lane: Lane) -> bool {
         self.free == NONE || self.lanes[lane.index()].held >= self.held_per_lane_max

@@ -17,7 +17,7 @@ use arrayvec::ArrayVec;
 use self::lanes::{Complete, Gates, Lanes};
 pub use self::lanes::{FrameSink, LaneStats};
 pub use self::replay::ReplayWindow;
-use self::slots::{OpenHole, Placed, Slots, State};
+use self::slots::{Forgotten, OpenHole, Placed, Slots, State};
 use crate::buffer::{Buffer, BufferPool};
 use crate::drop_reason::{DropReason, Drops};
 use crate::lane::{CLASSES, Class, Lane};
@@ -72,7 +72,7 @@ pub struct ReceiverStats {
     pub holes_by_units: u64,
     /// Holes filled later than that: reordered on the path.
     pub holes_filled: u64,
-    /// Holes given up: lost, as far as is known.
+    /// Holes given up: lost, as far as is known. Every hole ends as one of these three, or is open.
     pub holes_given_up: u64,
     /// Shards that came after their hole had been given up.
     pub late: u64,
@@ -133,7 +133,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             newest: None,
             gates: [None; CLASSES],
             unknown: 0,
-            kept: VecDeque::with_capacity(config.kept_shards_max + 1),
+            kept: VecDeque::with_capacity(2 * config.kept_shards_max + 1),
             kept_now: 0,
             generation: 0,
             settled: Time::ZERO,
@@ -146,7 +146,8 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
     /// was `received_at` that time, however long a unit took to open it.
     ///
     /// Complete frames go to `sink`, at once or later; `pool` gives buffers for frames that do not
-    /// leave in the shard's own.
+    /// leave in the shard's own. True if the shard was new: neither replayed nor of an earlier
+    /// incarnation, so that it says that the peer is alive.
     pub fn accept(
         &mut self,
         shard: Opened<B>,
@@ -154,19 +155,24 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         received_at: Time,
         pool: &mut impl BufferPool<Buffer = B>,
         sink: &mut impl FrameSink<B>,
-    ) {
+    ) -> bool {
+        if let Err(reason) = self.is_new(&shard, generation, sink) {
+            self.drops.count(reason);
+            return false;
+        }
         let outlet = &mut Outlet { pool, sink };
-        if let Err(reason) = self.try_accept(shard, generation, received_at, outlet) {
+        if let Err(reason) = self.try_accept(shard, received_at, outlet) {
             self.drops.count(reason);
         }
+        true
     }
 
-    fn try_accept<Q: BufferPool<Buffer = B>, S: FrameSink<B>>(
+    /// Checks incarnation and replay window.
+    fn is_new(
         &mut self,
-        shard: Opened<B>,
+        shard: &Opened<B>,
         generation: u32,
-        received_at: Time,
-        outlet: &mut Outlet<'_, Q, S>,
+        sink: &mut impl FrameSink<B>,
     ) -> Result<(), DropReason> {
         let clear = shard.header().ok_or(DropReason::ShardMalformed)?;
         if generation < self.generation {
@@ -175,14 +181,23 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         if generation > self.generation {
             // Before the first there is nothing to forget.
             if self.generation > 0 {
-                self.reset(outlet.sink);
+                self.reset(sink);
             }
             self.generation = generation;
         }
-        self.replay
-            .get_mut(usize::from(clear.path))
+        let window = self.replay.get_mut(usize::from(clear.path));
+        window
             .ok_or(DropReason::NotNegotiated)?
-            .accept(clear.path_number)?;
+            .accept(clear.path_number)
+    }
+
+    fn try_accept<Q: BufferPool<Buffer = B>, S: FrameSink<B>>(
+        &mut self,
+        shard: Opened<B>,
+        received_at: Time,
+        outlet: &mut Outlet<'_, Q, S>,
+    ) -> Result<(), DropReason> {
+        let clear = shard.header().ok_or(DropReason::ShardMalformed)?;
         if is_repair(shard.plaintext()) != Some(false) {
             // A window of zero was negotiated.
             return Err(DropReason::NotNegotiated);
@@ -235,7 +250,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
                 }
                 Some(State::Unknown) => self.unknown = self.unknown.saturating_sub(1),
                 // Below the first shard that ever came, or jumped over.
-                None => {}
+                Some(State::Free) | None => {}
             }
             if self.unknown > 0 {
                 self.attribute(header, path, now);
@@ -306,8 +321,9 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             gap,
             path,
             release_at: hold.map(|hold| now + hold),
+            given_up: false,
         });
-        self.unknown -= 1;
+        self.unknown = self.unknown.saturating_sub(1);
         self.stats.holes += 1;
         for gate in &mut self.gates {
             if gate.is_none_or(|gate| seq.is_before(gate)) {
@@ -319,7 +335,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
     fn fill(&mut self, hole: &OpenHole, now: Time) {
         // By the times they were received: a shard that only its unit was late with has no age.
         let age = now.since(hole.opened_at);
-        if self.settled >= self.given_up_at(hole) {
+        if hole.given_up {
             self.stats.late += 1;
         } else if age <= UNIT_GRACE {
             self.stats.holes_by_units += 1;
@@ -332,14 +348,6 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             path: hole.path,
         };
         self.predictor.learn(&known, Outcome::Late(age));
-    }
-
-    fn given_up_at(&self, hole: &OpenHole) -> Time {
-        hole.release_at
-            .iter()
-            .copied()
-            .max()
-            .unwrap_or(hole.opened_at)
     }
 
     /// Moves each gate past holes that were filled or have held for long enough, and lets go what
@@ -359,12 +367,15 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
                     self.gates[class] = None;
                     break;
                 }
-                if let Some(State::Hole(hole)) = self.slots.get(seq).map(|slot| &slot.state) {
+                if let Some(slot) = self.slots.get_mut(seq)
+                    && let State::Hole(hole) = &mut slot.state
+                {
                     if now < hole.release_at[class] {
                         self.gates[class] = Some(seq);
                         break;
                     }
-                    if class == Class::Bulk.index() {
+                    if hole.release_at.iter().all(|&at| at <= now) && !hole.given_up {
+                        hole.given_up = true;
                         self.stats.holes_given_up += 1;
                     }
                 }
@@ -380,7 +391,6 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
     /// Gives up whatever is missing: the newest shard is too far ahead to wait.
     fn jump(&mut self, sink: &mut impl FrameSink<B>) {
         self.stats.jumps += 1;
-        self.unknown = 0;
         self.gates = [None; CLASSES];
         self.lanes.release_all(&self.gates, sink);
     }
@@ -392,6 +402,8 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         self.replay.iter_mut().for_each(ReplayWindow::reset);
         self.drops.add(DropReason::Incomplete, self.kept_now as u64);
         self.slots.reset();
+        let ended = self.stats.holes_by_units + self.stats.holes_filled;
+        self.stats.holes_given_up = self.stats.holes - ended;
         self.kept.clear();
         self.kept_now = 0;
         self.newest = None;
@@ -608,8 +620,14 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         {
             self.kept.pop_front();
         }
-        if self.kept.len() >= self.config.kept_shards_max {
+        while self.kept_now >= self.config.kept_shards_max && !self.kept.is_empty() {
             self.give_up_oldest_kept(DropReason::MemoryLimit);
+        }
+        // Entries of shards that were let go long ago stand behind one that was not.
+        if self.kept.len() >= 2 * self.config.kept_shards_max {
+            let slots = &self.slots;
+            self.kept
+                .retain(|&(seq, _)| slots.get(seq).is_some_and(|slot| slot.kept.is_some()));
         }
         let Some(slot) = self.slots.get_mut(header.seq) else {
             return;
@@ -641,8 +659,16 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         }
     }
 
-    /// A slot was claimed for another sequence number while it kept a shard.
-    fn forget(&mut self, kept: Option<B>) {
+    /// A slot was claimed for another sequence number.
+    fn forget(&mut self, forgotten: Option<Forgotten<B>>) {
+        let Some(Forgotten { state, kept }) = forgotten else {
+            return;
+        };
+        match state {
+            State::Unknown => self.unknown = self.unknown.saturating_sub(1),
+            State::Hole(hole) if !hole.given_up => self.stats.holes_given_up += 1,
+            _ => {}
+        }
         if kept.is_some() {
             self.kept_now -= 1;
             self.drops.count(DropReason::Incomplete);
@@ -696,7 +722,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             self.lanes.accept(complete, &[None; CLASSES], outlet.sink);
             return;
         }
-        if self.lanes.is_full(lane) {
+        if self.lanes.must_hold(lane, lane_seq) && self.lanes.is_full(lane) {
             self.make_room(lane, outlet.sink);
         }
         self.lanes.accept(complete, &self.gates, outlet.sink);

@@ -28,9 +28,13 @@ pub(super) struct OpenHole {
     pub path: u8,
     /// Until when it holds frames of each class.
     pub release_at: [Time; CLASSES],
+    /// Whether it was counted as given up.
+    pub given_up: bool,
 }
 
 pub(super) enum State {
+    /// The slot stands for no sequence number yet.
+    Free,
     /// Nothing is known: not seen, and no evidence that it is missing.
     Unknown,
     /// Known to be missing.
@@ -46,6 +50,12 @@ pub(super) struct Slot<B> {
     pub kept: Option<B>,
 }
 
+/// What a slot stood for before it was claimed for another sequence number.
+pub(super) struct Forgotten<B> {
+    pub state: State,
+    pub kept: Option<B>,
+}
+
 /// A ring of slots, one for each sequence number of the window.
 pub(super) struct Slots<B>(Box<[Slot<B>]>);
 
@@ -56,7 +66,7 @@ impl<B> Slots<B> {
             (0..REASSEMBLY_WINDOW as u32)
                 .map(|index| Slot {
                     seq: Seq(!index),
-                    state: State::Unknown,
+                    state: State::Free,
                     kept: None,
                 })
                 .collect(),
@@ -81,18 +91,21 @@ impl<B> Slots<B> {
             .filter(|slot| slot.seq == seq)
     }
 
-    /// Makes the slot stand for `seq`; what it stood for before is forgotten, and a shard it kept
-    /// is returned.
+    /// Makes the slot stand for `seq`, unknown for now unless it stood for it already; returns what
+    /// is forgotten.
     #[inline]
-    pub(super) fn claim(&mut self, seq: Seq) -> (&mut Slot<B>, Option<B>) {
+    pub(super) fn claim(&mut self, seq: Seq) -> (&mut Slot<B>, Option<Forgotten<B>>) {
         let slot = &mut self.0[Self::index(seq)];
-        let mut kept = None;
+        let mut forgotten = None;
         if slot.seq != seq {
-            kept = slot.kept.take();
             slot.seq = seq;
-            slot.state = State::Unknown;
+            let state = core::mem::replace(&mut slot.state, State::Unknown);
+            forgotten = Some(Forgotten {
+                state,
+                kept: slot.kept.take(),
+            });
         }
-        (slot, kept)
+        (slot, forgotten)
     }
 
     /// Forgets everything.
@@ -100,7 +113,7 @@ impl<B> Slots<B> {
         for (index, slot) in self.0.iter_mut().enumerate() {
             *slot = Slot {
                 seq: Seq(!(index as u32)),
-                state: State::Unknown,
+                state: State::Free,
                 kept: None,
             };
         }

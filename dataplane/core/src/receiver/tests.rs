@@ -231,6 +231,22 @@ fn a_slow_unit_delays_holds_and_does_not_end_them() {
 }
 
 #[test]
+fn only_what_is_new_says_that_the_peer_is_alive() {
+    let mut tunnel = Tunnel::new(config(), 1_414);
+    let datagrams = tunnel.send(&[(frame(0, 100), Lane(1))]);
+    let mut accept = |generation| {
+        let (received, _) = Received::new(HeapBuffer::from_bytes(&datagrams[0])).unwrap();
+        let opened = received.open(&tunnel.aead).unwrap();
+        tunnel
+            .receiver
+            .accept(opened, generation, ms(0), &mut tunnel.pool, &mut tunnel.out)
+    };
+    assert!(accept(2));
+    assert!(!accept(2), "replayed");
+    assert!(!accept(1), "of an earlier incarnation");
+}
+
+#[test]
 fn replays_duplicates_and_old_incarnations_deliver_nothing() {
     let mut tunnel = Tunnel::new(config(), 1_414);
     let datagrams = tunnel.send(&[(frame(0, 100), Lane(1))]);
@@ -294,6 +310,93 @@ fn both_bounds_hold() {
         assert!(tunnel.receiver.kept() <= 3);
     }
     assert!(tunnel.receiver.drops().get(DropReason::MemoryLimit) > 0);
+}
+
+#[test]
+fn who_fills_the_hole_of_a_full_lane_leaves_first() {
+    let bounded = ReceiverConfig {
+        held_frames_max: 16,
+        ..config()
+    };
+    let mut tunnel = Tunnel::new(bounded, 1_414);
+    let frames: Vec<_> = (0..6).map(|n| (frame(n, 1_400), Lane(1))).collect();
+    let datagrams = tunnel.send(&frames);
+    for index in [0, 2, 3, 4, 5, 1] {
+        tunnel.receive(&datagrams[index], 1, ms(0));
+    }
+    let order: Vec<_> = tunnel.out.0.iter().map(|f| number(f)).collect();
+    assert_eq!(order, [0, 1, 2, 3, 4, 5]);
+    assert_eq!(tunnel.receiver.stats().holes_forced, 0);
+}
+
+#[test]
+fn an_old_incomplete_frame_does_not_make_newer_ones_too_many() {
+    let bounded = ReceiverConfig {
+        kept_shards_max: 16,
+        ..config()
+    };
+    let mut tunnel = Tunnel::new(bounded, 1_414);
+    let first = tunnel.send(&[(frame(0, 100), Lane(1))]);
+    let stays = tunnel.send(&[(frame(1, 2_000), Lane(1))]);
+    tunnel.receive(&first[0], 1, ms(0));
+    tunnel.receive(&stays[0], 1, ms(0));
+    for n in 2..200 {
+        for datagram in tunnel.send(&[(frame(n, 2_000), Lane(2))]) {
+            tunnel.receive(&datagram, 1, ms(0));
+        }
+        assert!(tunnel.receiver.kept() <= 2);
+    }
+    tunnel.receive(&stays[1], 1, ms(1));
+    assert_eq!(tunnel.out.0.len(), 200);
+    assert_eq!(tunnel.receiver.drops().total(), 0);
+}
+
+/// A peer that is authenticated but broken: any header over any payload, on any path.
+fn hostile_shard(header: SourceHeader, payload: &[u8], path_number: u64) -> Opened<HeapBuffer> {
+    let clear = crate::wire::header::ClearHeader {
+        kind: crate::wire::header::Kind::Data,
+        stream: 0,
+        path: (path_number % 2) as u8,
+        receiver_index: 1,
+        path_number,
+    };
+    let mut datagram = clear.to_bytes().to_vec();
+    datagram.extend_from_slice(&header.to_bytes());
+    datagram.extend_from_slice(payload);
+    let (aad, data) = datagram.split_at_mut(CLEAR_HEADER_LEN);
+    let aead = TestAead::new(9);
+    let tag = crate::seal::Aead::seal(&aead, &clear.nonce(), aad, data).unwrap();
+    datagram.extend_from_slice(&tag);
+    let (received, _) = Received::new(HeapBuffer::from_bytes(&datagram)).unwrap();
+    received.open(&aead).unwrap()
+}
+
+#[test]
+fn runts_and_giants_are_not_delivered() {
+    let mut tunnel = Tunnel::new(config(), 1_414);
+    for (number, len) in [1u16, 13, 9_023].into_iter().enumerate() {
+        let mut payload = vec![0; 6];
+        payload[..2].copy_from_slice(&len.to_be_bytes());
+        payload.resize(6 + usize::from(len), 7);
+        let mut header = SourceHeader {
+            repeat: false,
+            shard_id: 0,
+            shard_count: 1,
+            seq: Seq(number as u32),
+            same_path: 0,
+            sent_at_us: 0,
+            first_frame: 0,
+            payload_len: payload.len() as u16,
+            crc32c: 0,
+        };
+        header.crc32c = header.checksum(&payload);
+        let shard = hostile_shard(header, &payload, 2 * number as u64);
+        tunnel
+            .receiver
+            .accept(shard, 1, ms(0), &mut tunnel.pool, &mut tunnel.out);
+    }
+    assert!(tunnel.out.0.is_empty());
+    assert_eq!(tunnel.receiver.drops().get(DropReason::ShardMalformed), 3);
 }
 
 #[test]
@@ -366,6 +469,60 @@ fn without_ordering_nothing_is_held() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]
+
+    /// Whatever an authenticated peer sends: no panic, both bounds hold, every hole ends in one of
+    /// three ways, and a new incarnation frees everything.
+    #[test]
+    fn a_broken_peer_costs_bounded_work_and_memory(
+        shards in prop::collection::vec(
+            (
+                prop_oneof![0u32..200, any::<u32>(), 65_000u32..66_000],
+                (0u8..70, 0u8..70),
+                any::<u32>(),
+                prop_oneof![Just(NO_FRAME), Just(0u16), 0u16..64],
+                prop::collection::vec(any::<u8>(), 1..64),
+                0u64..40,
+            ),
+            1..120,
+        ),
+    ) {
+        let bounded =
+            ReceiverConfig { paths: 2, held_frames_max: 16, kept_shards_max: 8, ..config() };
+        let mut tunnel = Tunnel::new(bounded, 1_414);
+        let mut now = 0;
+        for (number, (seq, (shard_id, shard_count), same_path, first_frame, mut payload, pause)) in
+            shards.into_iter().enumerate()
+        {
+            // Now and then a frame that fits, so that lanes are reached.
+            if payload.len() > 20 {
+                payload[0] = 0;
+                payload[1] = 14;
+            }
+            let mut header = SourceHeader {
+                repeat: false,
+                shard_id,
+                shard_count,
+                seq: Seq(seq),
+                same_path,
+                sent_at_us: 0,
+                first_frame,
+                payload_len: payload.len() as u16,
+                crc32c: 0,
+            };
+            header.crc32c = header.checksum(&payload);
+            now += pause;
+            let shard = hostile_shard(header, &payload, number as u64);
+            tunnel.receiver.accept(shard, 1, ms(now), &mut tunnel.pool, &mut tunnel.out);
+            tunnel.receiver.poll(ms(now), &mut tunnel.out);
+            prop_assert!(tunnel.receiver.held() <= 16 && tunnel.receiver.kept() <= 8);
+        }
+        let next = tunnel.send(&[(frame(0, 100), Lane(1))]);
+        tunnel.receive(&next[0], 2, ms(now));
+        prop_assert_eq!((tunnel.receiver.held(), tunnel.receiver.kept()), (0, 0));
+        let stats = tunnel.receiver.stats();
+        let ended = stats.holes_by_units + stats.holes_filled + stats.holes_given_up;
+        prop_assert_eq!(stats.holes, ended);
+    }
 
     /// Whatever the wire does: nothing wrong, nothing twice, every frame whose shards all came is
     /// delivered, lanes are in order but for counted stragglers, and no memory stays behind.
