@@ -6,14 +6,13 @@ use shardgate_core::buffer::Buffer;
 use shardgate_core::classify::classify;
 use shardgate_core::drop_reason::{DropReason, Drops};
 use shardgate_core::mss::clamp_mss;
-use shardgate_core::seal::{Origin, SealBudget};
 use shardgate_core::sender::{Close, Departure, Refused, SenderConfig, StreamSender};
 use shardgate_core::time::Time;
 use shardgate_core::wire::payload_max;
 use shardgate_dpdk::{BURST, Burst, Mbuf, Pool};
 
+use super::hand::Hand;
 use super::tx::Tx;
-use super::unit::send_key_slot;
 use super::units::Units;
 use crate::command::Command;
 use crate::engine::shared::{RxCounters, Shared, StreamOut};
@@ -25,13 +24,11 @@ pub const PATH: u8 = 0;
 pub struct PeerSender {
     peer: u16,
     stream: u8,
-    flow: u16,
     mss_clamp: bool,
     sender: StreamSender<Mbuf>,
     /// Frames of the last burst that no aggregate has taken yet.
     pending: VecDeque<Mbuf>,
-    budget: Option<SealBudget>,
-    keys_installed: usize,
+    hand: Hand,
     has_path: bool,
 }
 
@@ -57,51 +54,32 @@ impl PeerSender {
         Self {
             peer,
             stream,
-            flow,
             mss_clamp,
             sender: StreamSender::new(stream, config),
             pending: VecDeque::with_capacity(BURST),
-            budget: None,
-            keys_installed: 0,
+            hand: Hand::new(peer, flow),
             has_path: false,
         }
     }
 
     /// Carries out what a command asks of a sender.
     pub fn command(&mut self, command: &Command, shared: &Shared, drops: &mut Drops) {
-        match command {
-            Command::InstallSendKey(key) if key.peer == self.peer => {
-                self.keys_installed += 1;
-                let origin = Origin {
-                    key_slot: send_key_slot(self.peer, self.keys_installed),
-                    peer: self.peer,
-                    flow: self.flow,
-                };
-                // One hand per stream, and one for feedback.
-                let hands = key.streams.saturating_add(1);
-                self.budget = Some(SealBudget::new(
-                    key.receiver_index,
-                    origin,
-                    hands,
-                    key.created,
-                ));
+        self.hand.command(command);
+        if let Command::SetPath {
+            peer,
+            path: PATH,
+            address,
+        } = command
+            && *peer == self.peer
+        {
+            self.has_path = address.is_some();
+            if let Some(address) = address {
+                let mtu = shared.ports[address.port].mtu;
+                // What was gathered for another payload size cannot be cut any more.
+                drops.add(DropReason::NoPath, self.sender.discard() as u64);
+                self.sender
+                    .set_payload_max(payload_max(mtu, address.remote.ip()));
             }
-            Command::RetireSendKey { peer } if *peer == self.peer => self.budget = None,
-            Command::SetPath {
-                peer,
-                path: PATH,
-                address,
-            } if *peer == self.peer => {
-                self.has_path = address.is_some();
-                if let Some(address) = address {
-                    let mtu = shared.ports[address.port].mtu;
-                    // What was gathered for another payload size cannot be cut any more.
-                    drops.add(DropReason::NoPath, self.sender.discard() as u64);
-                    self.sender
-                        .set_payload_max(payload_max(mtu, address.remote.ip()));
-                }
-            }
-            _ => {}
         }
     }
 
@@ -118,7 +96,7 @@ impl PeerSender {
 
     /// Sends what waits, as far as the units have room.
     pub fn send(&mut self, counters: &mut RxCounters, around: &mut Surroundings<'_>) {
-        let refusal = match (&self.budget, self.has_path) {
+        let refusal = match (&self.hand.budget, self.has_path) {
             (None, _) => Some(DropReason::NoSession),
             (_, false) => Some(DropReason::NoPath),
             _ => None,
@@ -156,7 +134,7 @@ impl PeerSender {
 
     /// Cuts and hands over what is gathered.
     fn close(&mut self, around: &mut Surroundings<'_>) {
-        let Some(budget) = &mut self.budget else {
+        let Some(budget) = &mut self.hand.budget else {
             return;
         };
         let Surroundings {

@@ -8,10 +8,12 @@
 //! | [`receive`] | from opened shards to frames; feedback |
 //! | [`crypto`] | a dedicated crypto lcore's loop |
 //! | [`unit`], [`cipher`], [`units`] | sealing and opening, wherever it runs |
+//! | [`hand`] | who may number under a peer's key |
 //! | [`tx`], [`poll`] | sending; waiting |
 
 pub mod cipher;
 pub mod crypto;
+pub mod hand;
 pub mod lan;
 pub mod poll;
 pub mod receive;

@@ -6,15 +6,15 @@ use shardgate_core::limits::{PATHS_MAX, STREAMS_MAX};
 use shardgate_core::owner;
 use shardgate_core::predict::Fixed;
 use shardgate_core::receiver::{FrameSink, PredictiveBuffer, ReceiverConfig, ReplayWindow};
-use shardgate_core::seal::{Opened, Origin, PathNumbers, SealBudget, Unsealed};
+use shardgate_core::seal::{Opened, PathNumbers, Unsealed};
 use shardgate_core::time::Time;
 use shardgate_core::wire::feedback::{Block, Blocks};
 use shardgate_core::wire::header::{ClearHeader, Kind};
 use shardgate_dpdk::{Mbuf, Pool};
 
+use super::hand::Hand;
 use super::lan::{PATH, Surroundings};
 use super::tx::Tx;
-use super::unit::send_key_slot;
 use super::wan::ReceiveSlot;
 use crate::command::Command;
 use crate::engine::shared::{PathCounters, RxCounters, Shared, StreamIn};
@@ -206,8 +206,7 @@ struct Feedback {
     numbers: PathNumbers,
     replay: Box<[ReplayWindow]>,
     generation: u32,
-    budget: Option<SealBudget>,
-    keys_installed: usize,
+    hand: Hand,
     /// Challenges under way: token and when it was sent.
     challenges: [Option<(u64, Time)>; CHALLENGES_MAX],
     counters: PathCounters,
@@ -220,31 +219,15 @@ impl Feedback {
             numbers: PathNumbers::new(Kind::Feedback, 0),
             replay: (0..PATHS_MAX).map(|_| ReplayWindow::default()).collect(),
             generation: 0,
-            budget: None,
-            keys_installed: 0,
+            hand: Hand::new(peer, 0),
             challenges: [None; CHALLENGES_MAX],
             counters: PathCounters::default(),
         }
     }
 
     fn command(&mut self, command: &Command, around: &mut Surroundings<'_>) {
+        self.hand.command(command);
         match command {
-            Command::InstallSendKey(key) if key.peer == self.peer => {
-                self.keys_installed += 1;
-                let origin = Origin {
-                    key_slot: send_key_slot(self.peer, self.keys_installed),
-                    peer: self.peer,
-                    flow: 0,
-                };
-                let hands = key.streams.saturating_add(1);
-                self.budget = Some(SealBudget::new(
-                    key.receiver_index,
-                    origin,
-                    hands,
-                    key.created,
-                ));
-            }
-            Command::RetireSendKey { peer } if *peer == self.peer => self.budget = None,
             Command::Probe { peer, path, token } if *peer == self.peer => {
                 let sent_at_us = around.now.as_wire_us();
                 let challenge = Block::Challenge {
@@ -355,7 +338,7 @@ impl Feedback {
         if around.units.seal_credit(around.tx, around.wan_ports) == 0 {
             return false;
         }
-        let Some(budget) = &mut self.budget else {
+        let Some(budget) = &mut self.hand.budget else {
             return false;
         };
         let Some(mut message) = around.pool.alloc() else {

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::buffer::{HeapBuffer, HeapPool};
+use crate::limits::REASSEMBLY_GRACE;
 use crate::predict::Fixed;
 use crate::seal::tests::{ORIGIN, TestAead};
 use crate::seal::{Received, SealBudget};
