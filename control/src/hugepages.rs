@@ -2,19 +2,18 @@
 
 use std::fmt::Write;
 
-use shardgate_hugepages::{Hugepages, parse_size};
+use shardgate_hugepages::{HugepageError, Hugepages, parse_size};
 
 use crate::cli::{HugepagesArgs, HugepagesCommand};
 use crate::output::{Failure, print};
 
 /// Shows, or reserves.
 pub fn hugepages(args: &HugepagesArgs) -> Result<(), Failure> {
-    let failed = |error: shardgate_hugepages::HugepageError| Failure::Failed(error.to_string());
     let machine = Hugepages::new();
     match &args.command {
         HugepagesCommand::Status => print(&status(&machine).map_err(failed)?)?,
         HugepagesCommand::Reserve { size, persist } => {
-            let bytes = parse_size(size).map_err(|error| Failure::Wrong(error.to_string()))?;
+            let bytes = parse_size(size).map_err(failed)?;
             if bytes == 0 {
                 return Err(Failure::Wrong(
                     "0 reserves nothing: name an amount such as 512M".into(),
@@ -40,7 +39,17 @@ pub fn hugepages(args: &HugepagesArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn status(machine: &Hugepages) -> Result<String, shardgate_hugepages::HugepageError> {
+/// What the machine cannot have is the command line's fault; all else is the machine's.
+fn failed(error: HugepageError) -> Failure {
+    match error {
+        HugepageError::TooMuch { .. } | HugepageError::Size { .. } => {
+            Failure::Wrong(error.to_string())
+        }
+        _ => Failure::Failed(error.to_string()),
+    }
+}
+
+fn status(machine: &Hugepages) -> Result<String, HugepageError> {
     let mut text = format!(
         "{:>10}  {:>8}  {:>8}  {:>9}\n",
         "page size", "total", "free", "available"
@@ -63,4 +72,25 @@ fn status(machine: &Hugepages) -> Result<String, shardgate_hugepages::HugepageEr
         let _ = writeln!(text, "mounted at {} ({})", mount.dir.display(), mount.size);
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn asking_for_too_much_is_a_wrong_command_line() {
+        let too_much = HugepageError::TooMuch {
+            megabytes: 2,
+            usable_megabytes: 1,
+            margin_megabytes: 1,
+        };
+        assert_eq!(failed(too_much).exit_code(), 2);
+        let short = HugepageError::Fragmented {
+            count: 2,
+            got: 1,
+            kib: 2048,
+        };
+        assert_eq!(failed(short).exit_code(), 1);
+    }
 }

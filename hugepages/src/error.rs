@@ -53,7 +53,7 @@ pub enum HugepageError {
     },
     /// The kernel found less memory in one piece than asked for.
     #[error(
-        "the kernel found memory for {got} of {count} hugepages of {kib} KiB; free memory or run `echo 1 > /proc/sys/vm/compact_memory` and try again, or reserve at boot with --persist"
+        "the kernel found memory for {got} of {count} hugepages of {kib} KiB; none were kept: free memory or run `echo 1 > /proc/sys/vm/compact_memory` and try again, or put hugepages={count} on the kernel's command line"
     )]
     Fragmented {
         /// Pages asked for.
@@ -62,6 +62,18 @@ pub enum HugepageError {
         got: u64,
         /// Their size.
         kib: u64,
+    },
+    /// More than the machine can spare.
+    #[error(
+        "{megabytes} MB more of hugepages asked for, {usable_megabytes} MB can be had (what is available less {margin_megabytes} MB for the rest of the machine); ask for less, or free memory"
+    )]
+    TooMuch {
+        /// Asked for beyond what is in the pool.
+        megabytes: u64,
+        /// What may be taken.
+        usable_megabytes: u64,
+        /// What is left to others.
+        margin_megabytes: u64,
     },
     /// Less is available than needed.
     #[error(

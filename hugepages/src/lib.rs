@@ -30,6 +30,10 @@ pub use size::{PageSize, parse_size};
 const POOLS: &str = "sys/kernel/mm/hugepages";
 const MOUNTS: &str = "proc/mounts";
 const MEMINFO: &str = "proc/meminfo";
+/// What a reservation leaves to the rest of the machine: a tenth of its memory, but never less
+/// than a small system needs to stay responsive.
+const MARGIN_SHARE: u64 = 10;
+const MARGIN_BYTES_MIN: u64 = 256 << 20;
 const UNIT: &str = "etc/systemd/system/shardgate-hugepages.service";
 const UNIT_WANTED: &str = "etc/systemd/system/sysinit.target.wants/shardgate-hugepages.service";
 const UNIT_TEXT: &str = include_str!("../shardgate-hugepages.service");
@@ -145,11 +149,8 @@ impl Hugepages {
     pub fn default_size(&self) -> Result<PageSize, HugepageError> {
         let file = self.root.join(MEMINFO);
         let text = fs::read_to_string(&file).map_err(|error| HugepageError::read(&file, error))?;
-        text.lines()
-            .find_map(|line| {
-                let value = line.strip_prefix("Hugepagesize:")?.trim();
-                PageSize::from_kib(value.strip_suffix("kB")?.trim().parse().ok()?)
-            })
+        meminfo_bytes(&text, "Hugepagesize:")
+            .and_then(PageSize::from_bytes)
             .ok_or(HugepageError::Malformed { file })
     }
 
@@ -188,16 +189,40 @@ impl Hugepages {
     ///
     /// # Errors
     ///
-    /// Without the right to, or if the kernel found less memory than asked for in one piece; then
-    /// what it found stays in the pool.
+    /// Without the right to; if that would leave the machine less memory than it needs to go on;
+    /// or if the kernel found less in one piece than asked for. The pool is then as before.
     pub fn reserve(&self, size: PageSize, count: u64) -> Result<Pool, HugepageError> {
         let before = self.pool(size)?;
         if before.total >= count {
             return Ok(before);
         }
+        self.require_memory(size, count - before.total)?;
         let file = self.pool_dir(size)?.join("nr_hugepages");
-        fs::write(&file, count.to_string()).map_err(|error| HugepageError::write(&file, error))?;
-        require_total(self.pool(size)?, count)
+        let set = |count: u64| {
+            fs::write(&file, count.to_string()).map_err(|error| HugepageError::write(&file, error))
+        };
+        grow(before, count, set, || self.pool(size))
+    }
+
+    /// The kernel takes what a pool asks for from everything else, until it kills processes.
+    fn require_memory(&self, size: PageSize, pages: u64) -> Result<(), HugepageError> {
+        let file = self.root.join(MEMINFO);
+        let text = fs::read_to_string(&file).map_err(|error| HugepageError::read(&file, error))?;
+        let field = |name: &str| {
+            meminfo_bytes(&text, name)
+                .ok_or_else(|| HugepageError::Malformed { file: file.clone() })
+        };
+        let margin = MARGIN_BYTES_MIN.max(field("MemTotal:")? / MARGIN_SHARE);
+        let usable = field("MemAvailable:")?.saturating_sub(margin);
+        let needed = pages.saturating_mul(size.bytes());
+        if needed <= usable {
+            return Ok(());
+        }
+        Err(HugepageError::TooMuch {
+            megabytes: needed.div_ceil(1 << 20),
+            usable_megabytes: usable >> 20,
+            margin_megabytes: margin >> 20,
+        })
     }
 
     /// A mount for pages of `size`: the one there is, or a new one at
@@ -326,16 +351,36 @@ fn read_count(file: &Path) -> Result<u64, HugepageError> {
         .map_err(|_| HugepageError::Malformed { file: file.into() })
 }
 
-/// The kernel takes any number and reports what it found memory for.
-fn require_total(pool: Pool, count: u64) -> Result<Pool, HugepageError> {
-    if pool.total >= count {
-        return Ok(pool);
+/// A field of `/proc/meminfo`, which counts in KiB.
+fn meminfo_bytes(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+/// Sets a pool to `count` pages. The kernel takes any number and keeps what it found memory for:
+/// unless that is all, the old count is set again.
+fn grow(
+    before: Pool,
+    count: u64,
+    set: impl Fn(u64) -> Result<(), HugepageError>,
+    read: impl Fn() -> Result<Pool, HugepageError>,
+) -> Result<Pool, HugepageError> {
+    let grown = set(count).and_then(|()| read()).and_then(|pool| {
+        if pool.total >= count {
+            return Ok(pool);
+        }
+        Err(HugepageError::Fragmented {
+            count,
+            got: pool.total,
+            kib: pool.size.kib(),
+        })
+    });
+    if grown.is_err() {
+        // The first error is the one to tell.
+        let _ = set(before.total);
     }
-    Err(HugepageError::Fragmented {
-        count,
-        got: pool.total,
-        kib: pool.size.kib(),
-    })
+    grown
 }
 
 /// Undoes the octal escapes of `/proc/mounts` (`\040` is a space).
@@ -364,19 +409,49 @@ fn unescape(field: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::{Cell, RefCell};
+
     use super::*;
 
     #[test]
-    fn the_kernel_may_give_fewer_pages_than_asked() {
-        let pool = Pool {
-            size: PageSize::MIB_2,
-            total: 100,
-            free: 100,
-            reserved: 0,
+    fn a_pool_that_cannot_grow_so_far_is_put_back() {
+        // A kernel that finds memory for 100 pages.
+        let pool = Cell::new(pool(7));
+        let writes = RefCell::new(Vec::new());
+        let reserve = |count| {
+            let set = |count: u64| {
+                writes.borrow_mut().push(count);
+                pool.set(self::pool(count.min(100)));
+                Ok(())
+            };
+            grow(pool.get(), count, set, || Ok(pool.get()))
         };
-        assert_eq!(require_total(pool, 100).expect("enough"), pool);
-        let error = require_total(pool, 101).expect_err("one short").to_string();
+        let error = reserve(101).expect_err("one short").to_string();
         assert!(error.contains("100 of 101"), "{error}");
+        assert_eq!(*writes.borrow(), [101, 7]);
+        assert_eq!(reserve(100).expect("enough").total, 100);
+        assert_eq!(*writes.borrow(), [101, 7, 100]);
+    }
+
+    #[test]
+    fn a_pool_that_cannot_be_read_back_is_put_back() {
+        let writes = RefCell::new(Vec::new());
+        let set = |count: u64| {
+            writes.borrow_mut().push(count);
+            Ok(())
+        };
+        let unreadable = || Err(HugepageError::NoSuchSize { kib: 2048 });
+        assert!(grow(pool(7), 9, set, unreadable).is_err());
+        assert_eq!(*writes.borrow(), [9, 7]);
+    }
+
+    fn pool(total: u64) -> Pool {
+        Pool {
+            size: PageSize::MIB_2,
+            total,
+            free: total,
+            reserved: 0,
+        }
     }
 
     #[test]

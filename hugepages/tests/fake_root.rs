@@ -22,7 +22,8 @@ impl Root {
         root.write("proc/mounts", "proc /proc proc rw,nosuid 0 0\n");
         root.write(
             "proc/meminfo",
-            "MemTotal: 1 kB\nHugepagesize:       2048 kB\n",
+            // 4 GiB, a quarter of it in use: the margin is a tenth of 4 GiB.
+            "MemTotal: 4194304 kB\nMemAvailable:    3145728 kB\nHugepagesize:       2048 kB\n",
         );
         root
     }
@@ -121,6 +122,29 @@ fn reserving_fills_and_never_shrinks() {
     let size = PageSize::from_kib(64).expect("a size");
     let error = pages.reserve(size, 1).expect_err("no such size");
     assert!(one_line(&error).contains("64 KiB"));
+}
+
+#[test]
+fn more_than_the_machine_can_spare_is_refused_and_nothing_written() {
+    let root = Root::new();
+    root.set_pool("2048", 10, 10, 0);
+    let nr = "sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
+    // 3072 MiB less a tenth of 4096: 2662 MiB and a bit, 1331 pages beside the 10 there are.
+    for count in [1342, u64::MAX] {
+        let error = root
+            .hugepages()
+            .reserve(PageSize::MIB_2, count)
+            .expect_err("too much");
+        let text = one_line(&error);
+        assert!(text.contains("2662 MB can be had"), "{text}");
+        assert!(text.contains("409 MB for the rest"), "{text}");
+        assert_eq!(root.read(nr), "10\n");
+    }
+    assert!(root.hugepages().reserve(PageSize::MIB_2, 1341).is_ok());
+    assert_eq!(root.read(nr), "1341");
+    root.write("proc/meminfo", "MemTotal: 1 kB\n");
+    let error = root.hugepages().reserve(PageSize::MIB_2, 2000);
+    assert!(one_line(&error.expect_err("no MemAvailable")).contains("meminfo"));
 }
 
 #[test]
