@@ -10,15 +10,26 @@ use shardgate_sim::path::PathProfile;
 use shardgate_sim::profiles::ProfileRef;
 
 use crate::cli::{EmulateArgs, Poll};
+use crate::config::{self, Machine, RIGHTS_REMEDY, device};
+use crate::device_lock::DeviceLock;
 use crate::output::{Failure, print_json};
 use crate::stop::Signals;
 
 /// Runs the emulator until a signal or the end of its time, and prints what it did.
 pub fn emulate(args: &EmulateArgs) -> Result<(), Failure> {
-    let config = config(args)?;
-    config
+    let emulator = emulator_config(args)?;
+    emulator
         .check()
         .map_err(|error| Failure::Wrong(error.to_string()))?;
+    if !config::has_rights(&Machine::read())
+        && let Some(device) = [&args.left, &args.right]
+            .into_iter()
+            .find(|device| device::is_kernel_backed(device))
+    {
+        return Err(Failure::Wrong(format!(
+            "{device:?} needs rights to open: {RIGHTS_REMEDY}"
+        )));
+    }
     let time = match args.seconds {
         None => None,
         Some(seconds) => Some(Duration::try_from_secs_f64(seconds).map_err(|_| {
@@ -27,6 +38,10 @@ pub fn emulate(args: &EmulateArgs) -> Result<(), Failure> {
             ))
         })?),
     };
+    let lock = |option: &str, device: &str| {
+        DeviceLock::take(device).map_err(|message| Failure::Wrong(format!("{option}: {message}")))
+    };
+    let _locks = [lock("--left", &args.left)?, lock("--right", &args.right)?];
     let signals = Signals::install()
         .map_err(|error| Failure::Failed(format!("signals cannot be caught: {error}")))?;
     if let Some(time) = time {
@@ -36,13 +51,13 @@ pub fn emulate(args: &EmulateArgs) -> Result<(), Failure> {
             stop.store(true, Ordering::Relaxed);
         });
     }
-    let report = emulator::run(&config, signals.stop())
+    let report = emulator::run(&emulator, signals.stop())
         .map_err(|error| Failure::Failed(error.to_string()))?;
     print_json(&report)?;
     Ok(())
 }
 
-fn config(args: &EmulateArgs) -> Result<EmulatorConfig, Failure> {
+fn emulator_config(args: &EmulateArgs) -> Result<EmulatorConfig, Failure> {
     let wrong = |error: shardgate_sim::profiles::ProfileError| Failure::Wrong(error.to_string());
     let base = match &args.profile {
         Some(name) => ProfileRef::from_str(name)

@@ -12,6 +12,7 @@
 //! | `gateway` | the control loop over the three above |
 //! | `run` | from a configuration to a running gateway and to its orderly end |
 //! | `stats` | the stats document, the endpoint, and the command that reads it |
+//! | `device_lock` | one process per device |
 //! | `emulate`, `hugepages` | the commands of that name |
 //! | `limits` | every bound, with its reason |
 //!
@@ -23,6 +24,7 @@
 mod cli;
 mod config;
 mod dataplane;
+mod device_lock;
 mod emulate;
 mod engine;
 #[cfg(test)]

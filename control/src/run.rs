@@ -1,6 +1,6 @@
 //! `shardgate run`: from a configuration file to a running gateway, and to an orderly end.
 
-use std::path::Path;
+use std::io::ErrorKind;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,8 @@ use shardgate_hugepages::MountNeed;
 use tracing::{info, warn};
 
 use crate::cli::RunArgs;
-use crate::config::{self, Listen, Machine, Settings, Source};
+use crate::config::{self, Listen, Machine, Notes, Settings, Source};
+use crate::device_lock::DeviceLock;
 use crate::gateway::Gateway;
 use crate::limits;
 use crate::network::{Network, WanPort};
@@ -24,14 +25,54 @@ use crate::stop::Signals;
 /// Checks the configuration, and runs the gateway unless only the check was asked for.
 pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let source = config::read(&args.config)?;
-    let mut settings = config::check(&source, &Machine::read())?;
+    let machine = Machine::read();
+    let mut settings = config::check(&source, &machine)?;
     let hugepages = use_hugepages(&source, &mut settings)?;
     let topology = plan(&source, &settings)?;
+    require_memory(&source, &settings)?;
+    let notes = config::check_site(&source, &settings, &machine)?;
     if args.check {
-        print(&check_report(&settings, &topology, &hugepages))?;
+        print(&check_report(&settings, &topology, &hugepages, &notes))?;
         return Ok(());
     }
-    start(settings, &args.config)
+    if let Some(error) = notes.rights {
+        return Err(error.into());
+    }
+    for warning in &notes.warnings {
+        warn!("{warning}");
+    }
+    let _locks = lock_devices(&source, &settings)?;
+    start(settings, &source)
+}
+
+/// Memory that was asked for must hold the pools.
+fn require_memory(source: &Source, settings: &Settings) -> Result<(), Failure> {
+    let Some(asked) = settings.engine.pipeline.memory_mb else {
+        return Ok(());
+    };
+    let mut engine = settings.engine.clone();
+    engine.pipeline.memory_mb = None;
+    let sum = Engine::check(&engine)
+        .map_err(|error| source.error_with_key(&error.to_string()))?
+        .memory_mb;
+    if asked >= sum {
+        return Ok(());
+    }
+    let message = format!(
+        "{asked} MiB do not hold the pools, whose sum is {sum} MiB: write {sum}, or \"auto\", or lower \
+         tunnel.held_frames_max and tunnel.reassembly_memory_mb"
+    );
+    Err(source.error("dpdk.memory_mb", message).into())
+}
+
+fn lock_devices(source: &Source, settings: &Settings) -> Result<Vec<DeviceLock>, Failure> {
+    let mut locks = Vec::new();
+    for (at, port) in settings.engine.ports.iter().enumerate() {
+        let lock = DeviceLock::take(&port.device)
+            .map_err(|message| source.error(&format!("port[{at}].device"), message))?;
+        locks.extend(lock);
+    }
+    Ok(locks)
 }
 
 fn plan(source: &Source, settings: &Settings) -> Result<Topology, Failure> {
@@ -58,17 +99,41 @@ fn use_hugepages(source: &Source, settings: &mut Settings) -> Result<String, Fai
     }
 }
 
-fn check_report(settings: &Settings, topology: &Topology, hugepages: &str) -> String {
+fn check_report(
+    settings: &Settings,
+    topology: &Topology,
+    hugepages: &str,
+    notes: &Notes,
+) -> String {
     let topology = topology.to_string();
-    format!(
+    let mut report = format!(
         "node     {}\n{}\nhugepages {hugepages}\nstats    {}\n",
         settings.node,
         topology.trim_end_matches('\n'),
         settings.listen
-    )
+    );
+    for note in notes.warnings.iter().chain(&notes.rights) {
+        report.push_str(&format!("note     {note}\n"));
+    }
+    report
 }
 
-fn start(settings: Settings, file: &Path) -> Result<(), Failure> {
+/// Why the stats endpoint cannot listen. Nothing has been touched by then.
+fn listen_error(source: &Source, listen: &Listen, error: &std::io::Error) -> Failure {
+    let remedy = match error.kind() {
+        ErrorKind::AddrInUse => "another gateway? set stats.listen to a free one",
+        ErrorKind::AddrNotAvailable => "no interface here has that address: set stats.listen",
+        ErrorKind::NotFound => "make its folder, or set stats.listen",
+        ErrorKind::PermissionDenied => "run as root, or set stats.listen to what you may use",
+        _ => "set stats.listen to another one",
+    };
+    let reason = crate::keys::plain(error);
+    let message = format!("{listen}: {reason}: {remedy}");
+    source.error("stats.listen", message).into()
+}
+
+fn start(settings: Settings, source: &Source) -> Result<(), Failure> {
+    let file = source.file();
     let failed = |what: &str, error: &dyn std::fmt::Display| {
         Failure::Failed(format!("{}: {what}{error}", file.display()))
     };
@@ -82,7 +147,7 @@ fn start(settings: Settings, file: &Path) -> Result<(), Failure> {
     let board = Board::new(&settings.node);
     let listen = settings.listen.clone();
     let server = Server::start(&listen, board.clone())
-        .map_err(|error| failed(&format!("stats.listen: {listen}: "), &error))?;
+        .map_err(|error| listen_error(source, &listen, &error))?;
 
     let peers = settings.peers.len();
     let mut engine = Engine::start(settings.engine.clone()).map_err(|error| failed("", &error))?;

@@ -89,7 +89,7 @@ fn keygen(folder: &Folder, name: &str) -> String {
         .to_owned()
 }
 
-/// A configuration that passes every check on any machine: its devices are PCI addresses.
+/// A configuration that passes every check on any machine: its devices are its own.
 fn good(folder: &Folder) -> String {
     keygen(folder, "gw-a.key");
     let peer = keygen(folder, "gw-b.key");
@@ -101,11 +101,11 @@ name = \"gw-a\"
 hugepages = \"off\"
 [[port]]
 name = \"lan0\"
-device = \"0000:01:00.0\"
+device = \"net_ring0\"
 role = \"lan\"
 [[port]]
 name = \"wan0\"
-device = \"0000:02:00.0\"
+device = \"net_ring1\"
 role = \"wan\"
 address = \"192.0.2.1/24\"
 [[peer]]
@@ -267,8 +267,8 @@ fn a_wrong_configuration_exits_with_2_and_names_file_line_key_and_remedy() {
             &[":13: ", "port[1].address", "10.9.0.1/24"],
         ),
         (
-            "0000:02:00.0",
-            "0000:01:00.0",
+            "net_ring1",
+            "net_ring0",
             &[":11: ", "port[1].device", "own device"],
         ),
         (
@@ -277,7 +277,7 @@ fn a_wrong_configuration_exits_with_2_and_names_file_line_key_and_remedy() {
             &[":10: ", "port[1].name", "own name"],
         ),
         (
-            "0000:01:00.0",
+            "net_ring0",
             "net_af_packet0,iface=no-such-if0",
             &[":7: ", "port[0].device", "ip link"],
         ),
@@ -336,11 +336,95 @@ fn a_stats_address_in_use_is_a_failure_that_names_the_key() {
     let address = taken.local_addr().unwrap();
     let text_ = format!("{}[stats]\nlisten = \"{address}\"\n", good(&folder));
     let file = folder.write("gw-a.toml", &text_);
-    let line = error(&shardgate(&["run", "--config", text(&file)]), 1);
+    let line = error(&shardgate(&["run", "--config", text(&file)]), 2);
     assert_says(
         &line,
-        &["gw-a.toml", "stats.listen", &address.to_string(), "in use"],
+        &[
+            "gw-a.toml:21: stats.listen",
+            &address.to_string(),
+            "in use",
+            "another gateway?",
+        ],
     );
+    assert!(!line.contains("os error"), "{line}");
+}
+
+#[test]
+fn memory_below_the_sum_of_the_pools_is_refused_with_the_sum() {
+    let folder = Folder::new();
+    let small = good(&folder).replace("\"off\"", "\"off\"\nmemory_mb = 16");
+    let file = folder.write("gw-a.toml", &small);
+    let line = error(&shardgate(&["run", "--config", text(&file), "--check"]), 2);
+    assert_says(
+        &line,
+        &["gw-a.toml:5: dpdk.memory_mb", "16 MiB", "\"auto\""],
+    );
+    let sum = line.split("whose sum is ").nth(1).unwrap();
+    let sum = sum.split(' ').next().unwrap();
+    let enough = small.replace("memory_mb = 16", &format!("memory_mb = {sum}"));
+    folder.write("gw-a.toml", &enough);
+    let output = shardgate(&["run", "--config", text(&file), "--check"]);
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// The program without any capability, whoever runs the test.
+fn without_rights(args: &[&str]) -> Output {
+    let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    if !is_root {
+        return shardgate(args);
+    }
+    let program = env!("CARGO_BIN_EXE_shardgate");
+    let drop = ["--bounding-set=-all", "--inh-caps=-all", program];
+    Command::new("setpriv")
+        .args([&drop, args].concat())
+        .stdin(Stdio::null())
+        .env_remove("RUST_LOG")
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn a_device_of_the_kernel_needs_rights() {
+    let folder = Folder::new();
+    let tap = good(&folder).replace("net_ring1", "net_tap0");
+    let file = folder.write("gw-a.toml", &tap);
+    let run = ["run", "--config", text(&file)];
+    let parts = ["net_tap0", "needs rights", "run as root", "CAP_NET_ADMIN"];
+    let line = error(&without_rights(&run), 2);
+    assert_says(&line, &parts);
+    assert_says(&line, &["gw-a.toml:11: port[1].device"]);
+    let check = without_rights(&["run", "--config", text(&file), "--check"]);
+    assert!(check.status.success(), "{check:?}");
+    let note = stdout(&check).lines().find(|l| l.starts_with("note "));
+    assert_says(note.unwrap(), &parts);
+    let emulate = ["emulate", "--left", "net_tap0", "--right", "net_null0"];
+    assert_says(&error(&without_rights(&emulate), 2), &parts);
+}
+
+#[test]
+fn a_device_that_another_process_uses_is_refused_before_it_is_touched() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+
+    let folder = Folder::new();
+    let name = format!("sgt{}", std::process::id());
+    let device = format!("net_tap0,iface={name}");
+    let tap = good(&folder).replace("net_ring1", &device);
+    let file = folder.write("gw-a.toml", &tap);
+    let lock = SocketAddr::from_abstract_name(format!("shardgate-device/{name}")).unwrap();
+    let _held = UnixListener::bind_addr(&lock).unwrap();
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        // Missing rights are told first.
+        return;
+    }
+    let line = error(&shardgate(&["run", "--config", text(&file)]), 2);
+    assert_says(
+        &line,
+        &["gw-a.toml:11: port[1].device", &name, "in use", "stop that"],
+    );
+    let emulate = ["emulate", "--left", "net_null0", "--right", &device];
+    let line = error(&shardgate(&emulate), 2);
+    assert_says(&line, &["--right", &name, "in use"]);
 }
 
 #[test]

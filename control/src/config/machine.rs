@@ -1,14 +1,31 @@
-//! What the kernel of this network namespace says about its interfaces and addresses.
+//! What the kernel says about interfaces and addresses of this network namespace, about PCI devices
+//! and the process's rights.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 
-/// Interfaces and addresses that the kernel has.
+/// Of the interface flags in sysfs (`linux/if.h`): administratively up.
+const IFF_UP: u32 = 1;
+
+/// An interface; what could not be read is `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interface {
+    /// Its MTU in bytes.
+    pub mtu: Option<u32>,
+    /// Whether it is set up.
+    pub is_up: Option<bool>,
+}
+
+/// What the kernel has.
 #[derive(Clone, Debug, Default)]
 pub struct Machine {
-    /// Interfaces by name, with the MTU where it can be read.
-    pub interfaces: BTreeMap<String, Option<u32>>,
+    /// Interfaces by name.
+    pub interfaces: BTreeMap<String, Interface>,
+    /// PCI addresses of devices, with domain and in lower case, if they can be read.
+    pub pci: Option<BTreeSet<String>>,
+    /// The process's effective capabilities, one bit each (capabilities(7)), if they can be read.
+    pub capabilities: Option<u64>,
     /// Addresses that the kernel answers for.
     pub addresses: Vec<IpAddr>,
     /// The host's name, if it is a usable one.
@@ -21,19 +38,28 @@ impl Machine {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let interfaces = interface_names(&read("/proc/net/dev"))
             .map(|name| {
-                let mtu = read(&format!("/sys/class/net/{name}/mtu"))
-                    .trim()
-                    .parse()
-                    .ok();
-                (name.to_owned(), mtu)
+                let attribute = |what: &str| read(&format!("/sys/class/net/{name}/{what}"));
+                let interface = Interface {
+                    mtu: attribute("mtu").trim().parse().ok(),
+                    is_up: is_up(&attribute("flags")),
+                };
+                (name.to_owned(), interface)
             })
             .collect();
+        let pci = fs::read_dir("/sys/bus/pci/devices").ok().map(|entries| {
+            entries
+                .flatten()
+                .filter_map(|entry| entry.file_name().into_string().ok())
+                .collect()
+        });
         let mut addresses = ipv4_addresses(&read("/proc/net/fib_trie"));
         addresses.extend(ipv6_addresses(&read("/proc/net/if_inet6")));
         let host_name = read("/proc/sys/kernel/hostname").trim().to_owned();
         let host_name = (!host_name.is_empty()).then_some(host_name);
         Self {
             interfaces,
+            pci,
+            capabilities: effective_capabilities(&read("/proc/self/status")),
             addresses,
             host_name,
         }
@@ -45,6 +71,20 @@ fn interface_names(text: &str) -> impl Iterator<Item = &str> {
     text.lines()
         .skip(2)
         .filter_map(|line| Some(line.split_once(':')?.0.trim()))
+}
+
+/// `/sys/class/net/NAME/flags`: a hexadecimal number.
+fn is_up(flags: &str) -> Option<bool> {
+    let digits = flags.trim().strip_prefix("0x")?;
+    Some(u32::from_str_radix(digits, 16).ok()? & IFF_UP != 0)
+}
+
+/// `/proc/self/status`: a hexadecimal number behind `CapEff:`.
+fn effective_capabilities(status: &str) -> Option<u64> {
+    let digits = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(digits.trim(), 16).ok()
 }
 
 /// `/proc/net/fib_trie`: an address in one line, and in the next whether it is a local host.
@@ -114,7 +154,19 @@ Local:
     }
 
     #[test]
-    fn this_machine_has_a_loopback_interface() {
-        assert!(Machine::read().interfaces.contains_key("lo"));
+    fn flags_and_capabilities() {
+        assert_eq!(is_up("0x1003\n"), Some(true));
+        assert_eq!(is_up("0x1002\n"), Some(false));
+        assert_eq!(is_up(""), None);
+        let status = "CapPrm:\t0000000000000000\nCapEff:\t0000000000003000\n";
+        assert_eq!(effective_capabilities(status), Some(0x3000));
+        assert_eq!(effective_capabilities(""), None);
+    }
+
+    #[test]
+    fn this_machine_has_a_loopback_interface_and_tells_our_rights() {
+        let machine = Machine::read();
+        assert!(machine.interfaces.contains_key("lo"));
+        assert!(machine.capabilities.is_some());
     }
 }

@@ -1,16 +1,19 @@
 //! Configuration: from a TOML file to validated settings, or one line that says what is wrong.
 //!
-//! `file` is the file as written, `source` finds lines for errors, `machine` is what the kernel
-//! says, and the modules named after sections check them. Nothing here touches a device.
+//! `file` is the file as written, `source` finds lines for errors, and the modules named after
+//! sections check them. [`check_site`] comes last: it holds the result against `machine`, what the
+//! kernel says. Nothing here touches a device.
 //!
 //! A key whose feature is not built yet is refused by name when it is set; left out, the nearest
 //! thing that is built is used.
 
+pub mod device;
 mod file;
 mod machine;
 mod peers;
 mod pipeline;
 mod ports;
+mod site;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -26,6 +29,7 @@ use shardgate_dataplane::config::{EngineConfig, Hugepages};
 use zeroize::Zeroizing;
 
 pub use self::machine::Machine;
+pub use self::site::{Notes, RIGHTS_REMEDY, check as check_site, has_rights};
 pub use self::source::{ConfigError, Source};
 
 use self::file::File;
@@ -137,14 +141,14 @@ pub fn read(path: &Path) -> Result<Source, ConfigError> {
     }
 }
 
-/// Checks a configuration against itself and the machine.
+/// Checks a configuration by itself; of the machine only the host's name is used.
 pub fn check(source: &Source, machine: &Machine) -> Result<Settings, ConfigError> {
     let file: File = toml::from_str(source.text()).map_err(|error| source.toml_error(&error))?;
     let node = node_name(source, &file, machine)?;
     let private_key = private_key(source, &file, &node)?;
     let public_key = keys::public(&private_key);
     let (pipeline, hugepages) = pipeline::check(source, &file)?;
-    let (ports, wans) = ports::check(source, &file, machine)?;
+    let (ports, wans) = ports::check(source, &file)?;
     let listen = listen(source, &file)?;
     let tunnel = tunnel::check(source, &file)?;
     let (peer_specs, peers) = peers::check(source, &file, &ports, &wans, &public_key)?;

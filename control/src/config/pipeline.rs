@@ -9,6 +9,38 @@ use super::values::{later_value, lcores, number, one_of};
 /// The most memory that may be asked for, in MiB.
 const MEMORY_MB_MAX: i64 = 1 << 20;
 
+/// EAL options that the program sets itself, or that would keep it from running.
+const OWNED_LONG: [&str; 15] = [
+    "file-prefix",
+    "help",
+    "huge-dir",
+    "in-memory",
+    "lcores",
+    "legacy-mem",
+    "main-lcore",
+    "no-huge",
+    "no-pci",
+    "no-shconf",
+    "no-telemetry",
+    "proc-type",
+    "telemetry",
+    "vdev",
+    "version",
+];
+const OWNED_SHORT: &str = "chlmsSv";
+
+/// Whether EAL would take an argument for one of them. getopt_long(3) takes an option's name
+/// shortened as long as it is unique, and `--` for the end of all options.
+fn is_owned(arg: &str) -> bool {
+    if let Some(long) = arg.strip_prefix("--") {
+        let name = long.split('=').next().unwrap_or_default();
+        return OWNED_LONG.iter().any(|owned| owned.starts_with(name));
+    }
+    arg.strip_prefix('-')
+        .and_then(|short| short.chars().next())
+        .is_some_and(|option| OWNED_SHORT.contains(option))
+}
+
 /// Checks both sections.
 pub fn check(source: &Source, file: &File) -> Result<(PipelineSpec, Hugepages), ConfigError> {
     let dpdk = &file.dpdk;
@@ -44,6 +76,13 @@ pub fn check(source: &Source, file: &File) -> Result<(PipelineSpec, Hugepages), 
     let unusable = |arg: &&String| arg.is_empty() || arg.chars().any(char::is_control);
     if let Some(arg) = dpdk.extra_eal_args.iter().find(unusable) {
         let message = format!("{arg:?} is not an argument: remove it");
+        return Err(source.error("dpdk.extra_eal_args", message));
+    }
+    if let Some(arg) = dpdk.extra_eal_args.iter().find(|arg| is_owned(arg)) {
+        let message = format!(
+            "{arg:?} is the program's own to set (lcores, memory, devices, file prefix): remove it, and use the keys \
+             of [dpdk] and [[port]]"
+        );
         return Err(source.error("dpdk.extra_eal_args", message));
     }
 
@@ -87,4 +126,37 @@ pub fn check(source: &Source, file: &File) -> Result<(PipelineSpec, Hugepages), 
         extra_eal_args: dpdk.extra_eal_args.clone(),
     };
     Ok((spec, hugepages))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_owned;
+
+    #[test]
+    fn eal_options_of_the_program() {
+        for owned in [
+            "-l",
+            "-l0-3",
+            "-c",
+            "-m",
+            "-h",
+            "--lcores=0-3",
+            "--lcore",
+            "--vdev=net_null0",
+            "--help",
+            "--",
+        ] {
+            assert!(is_owned(owned), "{owned}");
+        }
+        for free in [
+            "--log-level=lib.eal:8",
+            "-n",
+            "4",
+            "-d",
+            "--iova-mode=va",
+            "-",
+        ] {
+            assert!(!is_owned(free), "{free}");
+        }
+    }
 }

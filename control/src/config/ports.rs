@@ -6,8 +6,8 @@ use shardgate_core::limits::FRAME_MAX;
 use shardgate_dataplane::config::{PortRole, PortSpec};
 
 use super::WanSettings;
+use super::device::{self, shared};
 use super::file::{File, Port};
-use super::machine::Machine;
 use super::source::{ConfigError, Source};
 use super::values::{self, is_host, is_host_of, one_of, required};
 use crate::limits;
@@ -31,7 +31,6 @@ enum Role {
 pub fn check(
     source: &Source,
     file: &File,
-    machine: &Machine,
 ) -> Result<(Vec<PortSpec>, Vec<WanSettings>), ConfigError> {
     if file.port.is_empty() {
         return Err(source.error(
@@ -46,7 +45,7 @@ pub fn check(
     let (mut ports, mut wans) = (Vec::<PortSpec>::new(), Vec::<WanSettings>::new());
     for (at, port) in file.port.iter().enumerate() {
         let key = |name: &str| format!("port[{at}].{name}");
-        let spec = check_one(source, at, port, machine, &mut wans)?;
+        let spec = check_one(source, at, port, &mut wans)?;
         for (earlier, other) in ports.iter().enumerate() {
             if other.name == spec.name {
                 let message = format!(
@@ -55,7 +54,7 @@ pub fn check(
                 );
                 return Err(source.error(&key("name"), message));
             }
-            if let Some(shared) = shared_device(&other.device, &spec.device) {
+            if let Some(shared) = shared(&other.device, &spec.device) {
                 let message = format!(
                     "{shared} is also used by port[{earlier}]: give every port its own device"
                 );
@@ -91,7 +90,6 @@ fn check_one(
     source: &Source,
     at: usize,
     port: &Port,
-    machine: &Machine,
     wans: &mut Vec<WanSettings>,
 ) -> Result<PortSpec, ConfigError> {
     let key = |name: &str| format!("port[{at}].{name}");
@@ -118,7 +116,7 @@ fn check_one(
         let message = format!("{mtu} does not fit: write a number from {MTU_MIN} to {MTU_MAX}");
         return Err(source.error(&key("mtu"), message));
     }
-    check_device(device, mtu, machine).map_err(|message| source.error(&key("device"), message))?;
+    device::check(device).map_err(|message| source.error(&key("device"), message))?;
     let role = match role {
         Role::Lan => {
             for (set, name) in [(&port.address, "address"), (&port.gateway, "gateway")] {
@@ -130,7 +128,7 @@ fn check_one(
             PortRole::Lan
         }
         Role::Wan => {
-            let wan = check_wan(source, at, port, machine)?;
+            let wan = check_wan(source, at, port)?;
             wans.push(wan);
             PortRole::Wan {
                 address: IpAddr::V4(wan.address),
@@ -145,12 +143,7 @@ fn check_one(
     })
 }
 
-fn check_wan(
-    source: &Source,
-    at: usize,
-    port: &Port,
-    machine: &Machine,
-) -> Result<WanSettings, ConfigError> {
+fn check_wan(source: &Source, at: usize, port: &Port) -> Result<WanSettings, ConfigError> {
     let key = format!("port[{at}].address");
     let text = required(
         source,
@@ -181,13 +174,6 @@ fn check_wan(
     if !is_host(IpAddr::V4(address)) || !is_host_of(address, prefix_len) {
         let message =
             format!("{text} is not an address that a host can have: take another of that network");
-        return Err(source.error(&key, message));
-    }
-    if machine.addresses.contains(&IpAddr::V4(address)) {
-        let message = format!(
-            "the kernel owns {address} too and would answer in our place: take it off the \
-             interface (ip addr del {text} dev ...)"
-        );
         return Err(source.error(&key, message));
     }
     let gateway = gateway(source, at, port, address, prefix_len)?;
@@ -235,120 +221,4 @@ fn gateway(
         )));
     }
     Ok(Some(gateway))
-}
-
-fn check_device(device: &str, mtu: u16, machine: &Machine) -> Result<(), String> {
-    let driver = driver(device);
-    if is_pci_address(device) {
-        return Ok(());
-    }
-    let plain = |c: char| c.is_ascii_graphic();
-    if !driver.starts_with("net_") || !device.chars().all(plain) {
-        return Err(format!(
-            "{device:?} is neither a PCI address (0000:01:00.0) nor arguments of a net_ vdev (net_af_packet0,iface=eth0)"
-        ));
-    }
-    let by_interface = driver.starts_with("net_af_packet") || driver.starts_with("net_af_xdp");
-    let Some(interface) = argument(device, "iface") else {
-        if by_interface {
-            return Err(format!("{device:?} names no interface: append iface=NAME"));
-        }
-        return Ok(());
-    };
-    if !by_interface {
-        return Ok(());
-    }
-    let Some(kernel_mtu) = machine.interfaces.get(interface) else {
-        return Err(format!(
-            "interface {interface:?} does not exist here: see ip link for those that do"
-        ));
-    };
-    match kernel_mtu {
-        Some(kernel_mtu) if *kernel_mtu > u32::from(mtu) => Err(format!(
-            "interface {interface:?} has MTU {kernel_mtu}, more than this port's mtu = {mtu}, and longer frames would \
-             overflow its mbufs: ip link set {interface} mtu {mtu}, or raise mtu"
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// `domain:bus:device.function`, the domain may be left out.
-fn is_pci_address(text: &str) -> bool {
-    let hex = |text: &str, len: usize| {
-        text.len() == len && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-    };
-    let Some((front, function)) = text.split_once('.') else {
-        return false;
-    };
-    let parts: Vec<_> = front.split(':').collect();
-    let front = match parts.as_slice() {
-        [bus, device] => hex(bus, 2) && hex(device, 2),
-        [domain, bus, device] => hex(domain, 4) && hex(bus, 2) && hex(device, 2),
-        _ => false,
-    };
-    front && matches!(function.as_bytes(), [b'0'..=b'7'])
-}
-
-fn driver(device: &str) -> &str {
-    device.split(',').next().unwrap_or_default()
-}
-
-fn argument<'a>(device: &'a str, name: &str) -> Option<&'a str> {
-    device
-        .split(',')
-        .skip(1)
-        .find_map(|argument| argument.strip_prefix(name)?.strip_prefix('='))
-}
-
-/// What two devices have in common that only one can have.
-fn shared_device(one: &str, other: &str) -> Option<String> {
-    let long = |text: &str| {
-        let short = is_pci_address(text) && text.len() < 12;
-        if short {
-            format!("0000:{text}")
-        } else {
-            text.to_owned()
-        }
-        .to_lowercase()
-    };
-    if long(one) == long(other) {
-        return Some(format!("{one:?}"));
-    }
-    if driver(one) == driver(other) {
-        return Some(format!("the device name {:?}", driver(one)));
-    }
-    let interface = argument(one, "iface")?;
-    (argument(other, "iface") == Some(interface)).then(|| format!("interface {interface:?}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pci_addresses() {
-        for good in ["0000:01:00.0", "01:00.7", "0000:AF:1f.1"] {
-            assert!(is_pci_address(good), "{good}");
-        }
-        for wrong in [
-            "",
-            "01:00",
-            "01:00.8",
-            "1:00.0",
-            "0000:01:00.0 ",
-            "x:01:00.0",
-        ] {
-            assert!(!is_pci_address(wrong), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn devices_that_are_one() {
-        let shared = |one, other| shared_device(one, other).is_some();
-        assert!(shared("01:00.0", "0000:01:00.0"));
-        assert!(shared("net_tap0", "net_tap0,iface=x"));
-        assert!(shared("net_af_packet0,iface=x", "net_af_packet1,iface=x"));
-        assert!(!shared("net_af_packet0,iface=x", "net_af_packet1,iface=y"));
-        assert!(!shared("01:00.0", "01:00.1"));
-    }
 }

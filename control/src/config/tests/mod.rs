@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use shardgate_dataplane::config::{CryptoPlacement, Ordering, PollMode, PortRole};
 
+use super::machine::Interface;
 use super::*;
 
 /// A folder with keys; gone with the test.
@@ -69,10 +70,17 @@ remote = \"10.9.0.2:4600\"
     }
 
     fn check_on(&self, text: &str, machine: &Machine) -> Result<Settings, ConfigError> {
-        check(
-            &Source::new(&self.path.join("gw-a.toml"), text.into()),
-            machine,
-        )
+        let source = Source::new(&self.path.join("gw-a.toml"), text.into());
+        let settings = check(&source, machine)?;
+        check_site(&source, &settings, machine)?;
+        Ok(settings)
+    }
+
+    /// What is noted about a good configuration.
+    fn notes(&self, text: &str, machine: &Machine) -> Notes {
+        let source = Source::new(&self.path.join("gw-a.toml"), text.into());
+        let settings = check(&source, machine).unwrap_or_else(|error| panic!("{error}"));
+        check_site(&source, &settings, machine).unwrap_or_else(|error| panic!("{error}"))
     }
 
     fn check(&self, text: &str) -> Result<Settings, ConfigError> {
@@ -113,13 +121,19 @@ impl Drop for Folder {
 }
 
 fn machine() -> Machine {
+    let interface = |mtu| Interface {
+        mtu,
+        is_up: mtu.map(|_| true),
+    };
     Machine {
         interfaces: BTreeMap::from([
-            ("lan0".into(), Some(1500)),
-            ("wan0".into(), Some(1500)),
-            ("jumbo0".into(), Some(9000)),
-            ("old0".into(), None),
+            ("lan0".into(), interface(Some(1500))),
+            ("wan0".into(), interface(Some(1500))),
+            ("jumbo0".into(), interface(Some(9000))),
+            ("old0".into(), interface(None)),
         ]),
+        pci: Some(["0000:01:00.0".into()].into()),
+        capabilities: Some(u64::MAX),
         addresses: vec![[127, 0, 0, 1].into(), [10, 9, 0, 77].into()],
         host_name: Some("host".into()),
     }
@@ -485,6 +499,61 @@ fn the_host_gives_the_node_its_name_if_it_has_a_usable_one() {
     assert_eq!(name(Some("host")), "host");
     assert_eq!(name(Some("(none)")), "shardgate");
     assert_eq!(name(None), "shardgate");
+}
+
+#[test]
+fn what_the_machine_says_comes_last() {
+    let folder = Folder::new();
+    // Nothing of this machine fits, and the file is wrong in its last section.
+    let text = format!("{}[tunnel]\nlisten_port = 0\n", folder.good());
+    let elsewhere = Machine::default();
+    let error = folder.check_on(&text, &elsewhere).err().unwrap();
+    assert!(error.to_string().contains("tunnel.listen_port"), "{error}");
+    let error = folder.check_on(&folder.good(), &elsewhere).err().unwrap();
+    assert!(error.to_string().contains("does not exist here"), "{error}");
+}
+
+#[test]
+fn small_mtus_and_interfaces_that_are_down_are_noted() {
+    let folder = Folder::new();
+    let mut machine = machine();
+    assert!(folder.notes(&folder.good(), &machine).warnings.is_empty());
+    let down = Interface {
+        mtu: Some(1400),
+        is_up: Some(false),
+    };
+    machine.interfaces.insert("wan0".into(), down);
+    let notes = folder.notes(&folder.good(), &machine);
+    let lines: Vec<_> = notes.warnings.iter().map(|w| folder.shown(w)).collect();
+    let [mtu, down] = lines.as_slice() else {
+        panic!("{lines:?}")
+    };
+    assert_names(mtu, 9, "port[1].device", "has MTU 1400", "mtu 1500");
+    assert_names(down, 9, "port[1].device", "is down", "ip link set wan0 up");
+}
+
+#[test]
+fn rights_are_missed_only_where_the_kernel_opens_the_device() {
+    let folder = Folder::new();
+    let rights = |text: &str, capabilities| {
+        let machine = Machine {
+            capabilities,
+            ..machine()
+        };
+        let notes = folder.notes(text, &machine);
+        notes.rights.map(|error| folder.shown(&error))
+    };
+    let good = folder.good();
+    assert_eq!(rights(&good, Some(0x3000)), None);
+    assert_eq!(rights(&good, None), None);
+    for one in [0x1000, 0x2000, !0x3000] {
+        let error = rights(&good, Some(one)).unwrap();
+        assert_names(&error, 5, "port[0].device", "needs rights", "run as root");
+    }
+    let own = good
+        .replace("net_af_packet0,iface=lan0", "net_ring0")
+        .replace("net_af_packet1,iface=wan0", "0000:01:00.0");
+    assert_eq!(rights(&own, Some(0)), None);
 }
 
 #[test]

@@ -1,0 +1,126 @@
+//! What a configuration asks of the machine that it is to run on. It is judged last, so that
+//! everything a file says by itself can be checked on another machine.
+
+use std::net::IpAddr;
+
+use shardgate_dataplane::config::PortSpec;
+
+use super::device;
+use super::machine::Machine;
+use super::source::{ConfigError, Source};
+use super::{Settings, WanSettings};
+
+/// Bits of capabilities(7).
+const CAP_NET_ADMIN: u64 = 1 << 12;
+const CAP_NET_RAW: u64 = 1 << 13;
+
+/// What to do about missing rights.
+pub const RIGHTS_REMEDY: &str = "run as root, or give the program CAP_NET_RAW and CAP_NET_ADMIN \
+     (setcap cap_net_raw,cap_net_admin+ep on its file)";
+
+/// What does not stop a check.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// Worth knowing; a start goes on.
+    pub warnings: Vec<ConfigError>,
+    /// The rights that a start would miss.
+    pub rights: Option<ConfigError>,
+}
+
+/// Whether the process may open devices through the kernel. Without knowing, it is let through.
+pub fn has_rights(machine: &Machine) -> bool {
+    let needed = CAP_NET_ADMIN | CAP_NET_RAW;
+    machine
+        .capabilities
+        .is_none_or(|had| had & needed == needed)
+}
+
+/// Checks ports and addresses against the machine.
+pub fn check(
+    source: &Source,
+    settings: &Settings,
+    machine: &Machine,
+) -> Result<Notes, ConfigError> {
+    let mut notes = Notes::default();
+    for (at, port) in settings.engine.ports.iter().enumerate() {
+        let key = format!("port[{at}].device");
+        check_port(source, &key, port, machine, &mut notes)?;
+        if notes.rights.is_none() && device::is_kernel_backed(&port.device) && !has_rights(machine)
+        {
+            let message = format!("{:?} needs rights to open: {RIGHTS_REMEDY}", port.device);
+            notes.rights = Some(source.error(&key, message));
+        }
+    }
+    for wan in &settings.wans {
+        check_address(source, wan, machine)?;
+    }
+    Ok(notes)
+}
+
+fn check_address(source: &Source, wan: &WanSettings, machine: &Machine) -> Result<(), ConfigError> {
+    let WanSettings {
+        port,
+        address,
+        prefix_len,
+        ..
+    } = wan;
+    if !machine.addresses.contains(&IpAddr::V4(*address)) {
+        return Ok(());
+    }
+    let message = format!(
+        "the kernel owns {address} too and would answer in our place: take it off the interface \
+         (ip addr del {address}/{prefix_len} dev ...)"
+    );
+    Err(source.error(&format!("port[{port}].address"), message))
+}
+
+fn check_port(
+    source: &Source,
+    key: &str,
+    port: &PortSpec,
+    machine: &Machine,
+    notes: &mut Notes,
+) -> Result<(), ConfigError> {
+    let error = |message: String| source.error(key, message);
+    if device::is_pci_address(&port.device) {
+        let address = device::pci_address(&port.device);
+        let is_there = machine
+            .pci
+            .as_ref()
+            .is_none_or(|devices| devices.contains(&address));
+        return if is_there {
+            Ok(())
+        } else {
+            Err(error(format!(
+                "there is no PCI device {address} here: see lspci -D for those there are"
+            )))
+        };
+    }
+    let Some(name) = device::interface(&port.device) else {
+        return Ok(());
+    };
+    let Some(interface) = machine.interfaces.get(name) else {
+        return Err(error(format!(
+            "interface {name:?} does not exist here: see ip link for those that do"
+        )));
+    };
+    let mtu = port.mtu;
+    match interface.mtu {
+        Some(kernel) if kernel > u32::from(mtu) => {
+            return Err(error(format!(
+                "interface {name:?} has MTU {kernel}, more than this port's mtu = {mtu}, and longer frames would \
+                 overflow its mbufs: ip link set {name} mtu {mtu}, or raise mtu"
+            )));
+        }
+        Some(kernel) if kernel < u32::from(mtu) => notes.warnings.push(error(format!(
+            "interface {name:?} has MTU {kernel}, less than this port's mtu = {mtu}, and drops longer packets: \
+             ip link set {name} mtu {mtu}, or lower mtu"
+        ))),
+        _ => {}
+    }
+    if interface.is_up == Some(false) {
+        let message = format!("interface {name:?} is down: ip link set {name} up");
+        notes.warnings.push(error(message));
+    }
+    Ok(())
+}
