@@ -1,7 +1,7 @@
 //! X25519 keys as operators handle them: base64, one per file, mode 0600.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -108,10 +108,11 @@ pub fn read_secret(path: &Path) -> Result<Zeroizing<[u8; 32]>, KeyError> {
         remedy,
     };
     let file = File::open(path).map_err(|error| {
-        open_error(
-            error,
-            "make one with shardgate keygen --out, or correct the name",
-        )
+        let remedy = match error.kind() {
+            ErrorKind::PermissionDenied => "run as the file's owner or as root",
+            _ => "make one with shardgate keygen --out, or correct the name",
+        };
+        open_error(error, remedy)
     })?;
     let metadata = file
         .metadata()
@@ -127,15 +128,20 @@ pub fn read_secret(path: &Path) -> Result<Zeroizing<[u8; 32]>, KeyError> {
     file.take(limits::KEY_FILE_BYTES_MAX + 1)
         .read_to_end(&mut text)
         .map_err(|error| open_error(error, "check the file"))?;
-    let file_error = |source| KeyError::FileText {
+    parse_bytes(&text).map_err(|source| KeyError::FileText {
         path: name(),
         source,
-    };
-    if text.len() as u64 > limits::KEY_FILE_BYTES_MAX {
-        return Err(file_error(KeyTextError::Length(text.len())));
+    })
+}
+
+/// Reads a key from what a file or a pipe holds, of which at most one byte more than
+/// [`limits::KEY_FILE_BYTES_MAX`] need be there.
+pub fn parse_bytes(bytes: &[u8]) -> Result<Zeroizing<[u8; 32]>, KeyTextError> {
+    let text = std::str::from_utf8(bytes).map_err(|_| KeyTextError::Encoding)?;
+    if bytes.len() as u64 > limits::KEY_FILE_BYTES_MAX {
+        return Err(KeyTextError::Length(bytes.len()));
     }
-    let text = std::str::from_utf8(&text).map_err(|_| file_error(KeyTextError::Encoding))?;
-    parse(text).map_err(file_error)
+    parse(text)
 }
 
 /// Makes a private key, clamped as WireGuard's tools do it.
@@ -156,7 +162,7 @@ pub fn public(private: &[u8; 32]) -> [u8; 32] {
 pub fn write_new(path: &Path, private: &[u8; 32]) -> Result<(), KeyError> {
     let open_error = |error: std::io::Error| KeyError::Open {
         path: path.display().to_string(),
-        remedy: if error.kind() == std::io::ErrorKind::AlreadyExists {
+        remedy: if error.kind() == ErrorKind::AlreadyExists {
             "it is left as it is: name another file, or remove it first"
         } else {
             "name a file in a folder that can be written"

@@ -166,7 +166,9 @@ fn keys_are_made_private_and_never_overwritten() {
     let file = folder.path("gw.key");
     let made = shardgate(&["keygen", "--out", text(&file)]);
     assert!(made.status.success());
-    assert_eq!(stdout(&made), "");
+    let public = shardgate(&["pubkey", text(&file)]);
+    assert_eq!(stdout(&made), stdout(&public));
+    assert_eq!(stdout(&made).len(), 45);
     assert_eq!(fs::metadata(&file).unwrap().mode() & 0o7777, 0o600);
     let before = fs::read(&file).unwrap();
     assert_eq!(before.len(), 45);
@@ -214,9 +216,44 @@ fn pubkey_reads_a_file_or_standard_input() {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     let line = error(&shardgate(&["pubkey", text(&file)]), 2);
     assert_says(&line, &["gw.key", "mode 0644", "chmod 600"]);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
+    let line = error(&without_rights(&["pubkey", text(&file)]), 2);
+    assert_says(&line, &["gw.key", "permission denied", "owner"]);
+    assert!(!line.contains("keygen"), "{line}");
     fs::remove_file(&file).unwrap();
     let line = error(&shardgate(&["pubkey", text(&file)]), 2);
     assert_says(&line, &["gw.key", "no such file", "keygen"]);
+}
+
+#[test]
+fn what_is_no_text_is_no_key() {
+    let folder = Folder::new();
+    let file = folder.path("noise");
+    for length in [32, 200, 5000] {
+        fs::write(&file, vec![0xfe; length]).unwrap();
+        let input = fs::File::open(&file).unwrap();
+        let output = command(&["pubkey"]).stdin(input).output().unwrap();
+        let line = error(&output, 2);
+        assert_says(&line, &["standard input", "32 bytes in base64", "keygen"]);
+    }
+}
+
+#[test]
+fn a_private_key_that_nobody_reads_is_a_failure() {
+    let parts = ["standard output", "lost", "--out"];
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let unread = command(&["keygen"]).stdout(writer).output().unwrap();
+    assert_says(&error(&unread, 1), &parts);
+    let closed = Command::new("sh")
+        .args([
+            "-c",
+            "exec \"$0\" keygen >&-",
+            env!("CARGO_BIN_EXE_shardgate"),
+        ])
+        .output()
+        .unwrap();
+    assert_says(&error(&closed, 1), &parts);
 }
 
 #[test]
@@ -493,7 +530,7 @@ fn stats_print_one_document_or_a_table() {
 
 #[test]
 fn a_reader_that_goes_away_is_no_error() {
-    for args in [&["--help"][..], &["keygen"], &["hugepages", "status"]] {
+    for args in [&["--help"][..], &["hugepages", "status"]] {
         let mut child = command(args)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -21,6 +21,7 @@ const HELD_FRAMES_MAX: i64 = 1 << 20;
 const REASSEMBLY_MEMORY_MB_DEFAULT: i64 = 64;
 const REASSEMBLY_MEMORY_MB_MAX: i64 = 4096;
 const FLOWS_MAX: i64 = 16;
+const OVERHEAD_LIMIT_DEFAULT: f64 = 0.25;
 
 /// Checks the section.
 pub fn check(source: &Source, file: &File) -> Result<TunnelSpec, ConfigError> {
@@ -110,11 +111,29 @@ fn refuse_later(source: &Source, tunnel: &Tunnel) -> Result<(), ConfigError> {
             "false",
         ));
     }
-    if tunnel.overhead_limit.is_some() {
-        return Err(later(source, "tunnel.overhead_limit"));
+    // Their defaults bind nothing as long as nothing is sent twice.
+    if let Some(limit) = &tunnel.overhead_limit
+        && limit.as_float() != Some(OVERHEAD_LIMIT_DEFAULT)
+    {
+        let default = OVERHEAD_LIMIT_DEFAULT.to_string();
+        let value = shown(limit);
+        return Err(later_value(
+            source,
+            "tunnel.overhead_limit",
+            &value,
+            &default,
+        ));
     }
-    if tunnel.retention_mb.is_some() {
-        return Err(later(source, "tunnel.retention_mb"));
+    if let Some(retention) = &tunnel.retention_mb
+        && retention.as_str() != Some("auto")
+    {
+        let value = shown(retention);
+        return Err(later_value(
+            source,
+            "tunnel.retention_mb",
+            &value,
+            "\"auto\"",
+        ));
     }
     if tunnel
         .state_file

@@ -30,6 +30,8 @@ pub enum Reject {
     Replayed,
     /// From an address that the peer is not configured to have.
     SourceAddress,
+    /// From another address than the one that was learned, where the peer still lives.
+    Roaming,
     /// Both ends began at once, and ours goes on.
     Simultaneous,
     /// A response to nothing that we have sent.
@@ -41,7 +43,7 @@ pub enum Reject {
 }
 
 impl Reject {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::Truncated,
         Self::TooLong,
         Self::Version,
@@ -54,6 +56,7 @@ impl Reject {
         Self::Payload,
         Self::Replayed,
         Self::SourceAddress,
+        Self::Roaming,
         Self::Simultaneous,
         Self::UnknownIndex,
         Self::NoSlot,
@@ -75,6 +78,7 @@ impl Reject {
             Self::Payload => "payload",
             Self::Replayed => "replayed",
             Self::SourceAddress => "source_address",
+            Self::Roaming => "roaming",
             Self::Simultaneous => "simultaneous",
             Self::UnknownIndex => "unknown_index",
             Self::NoSlot => "no_slot",
@@ -131,6 +135,8 @@ pub struct HandshakeCounters {
     pub completed_as_responder: u64,
     /// Answers of ours that the peer never confirmed.
     pub unconfirmed: u64,
+    /// Sessions that came about after a newer incarnation of the peer, and were dropped.
+    pub superseded: u64,
     /// What was dropped, by reason.
     pub rejected: Rejected,
 }

@@ -34,6 +34,12 @@ impl Generations {
         changed
     }
 
+    /// True if this incarnation is the one that is known to be alive.
+    pub fn is_current(&self, incarnation: u64) -> bool {
+        self.confirmed
+            .is_some_and(|(confirmed, _)| confirmed == incarnation)
+    }
+
     /// The number of the incarnation that is known to be alive; 0 if none was met.
     pub fn current(&self) -> u32 {
         self.confirmed.map_or(0, |(_, generation)| generation)
@@ -56,5 +62,7 @@ mod tests {
         assert_eq!(generations.of(88), 3);
         assert!(generations.confirm(88, 3));
         assert!(!generations.confirm(88, 3));
+        assert!(generations.is_current(88));
+        assert!(!generations.is_current(77));
     }
 }

@@ -18,6 +18,7 @@
 //! Message layout and rules: the section "Handshake" of `dataplane/core/src/wire/SPEC.md`.
 
 mod counters;
+mod diagnosis;
 mod generations;
 mod index;
 mod limiter;
@@ -42,6 +43,7 @@ pub use self::limiter::Bucket;
 pub use self::noise::Identity;
 pub use self::peer::{PeerSettings, SessionStatus};
 
+use self::diagnosis::Diagnosis;
 use self::index::Indices;
 use self::limiter::Limiter;
 use self::noise::Opened;
@@ -114,6 +116,7 @@ struct Shared<T> {
     counters: HandshakeCounters,
     outputs: VecDeque<Output>,
     warnings: Bucket,
+    diagnosis: Diagnosis,
 }
 
 impl<T: Copy> Shared<T> {
@@ -185,6 +188,7 @@ impl<T: Copy> Sessions<T> {
                 counters: HandshakeCounters::default(),
                 outputs: VecDeque::new(),
                 warnings: Bucket::new(WARNINGS, now),
+                diagnosis: Diagnosis::default(),
             },
         }
     }
@@ -200,6 +204,7 @@ impl<T: Copy> Sessions<T> {
         self.shared.counters.received += 1;
         if let Err(reason) = self.accept(turn, port, source, datagram) {
             self.shared.counters.rejected.count(reason);
+            self.shared.diagnosis.refused(turn.now, source, reason);
         }
     }
 
@@ -248,11 +253,11 @@ impl<T: Copy> Sessions<T> {
         }
         let opened = Opened::read(&self.shared.identity, turn.random_key(), message.noise)
             .map_err(|_| Reject::Authentication)?;
-        let peer = self
-            .peers
-            .iter_mut()
-            .find(|peer| peer.is(&opened.peer))
-            .ok_or(Reject::UnknownPeer)?;
+        let Some(peer) = self.peers.iter_mut().find(|peer| peer.is(&opened.peer)) else {
+            let diagnosis = &mut self.shared.diagnosis;
+            diagnosis.unknown_peer(turn.now, source, &opened.peer);
+            return Err(Reject::UnknownPeer);
+        };
         let result = peer.handle_init(&mut self.shared, turn, port, source, message, opened);
         if let Err(reason) = result
             && reason != Reject::Simultaneous

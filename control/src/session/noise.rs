@@ -10,7 +10,7 @@ use snow::params::{CipherChoice, DHChoice, HashChoice, NoiseParams};
 use snow::resolvers::{CryptoResolver, DefaultResolver};
 use snow::types::{Cipher, Dh, Hash, Random};
 use snow::{Builder, HandshakeState};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::keys;
 
@@ -84,28 +84,30 @@ impl Mac1Key {
     }
 }
 
-/// The keys that a finished handshake leaves.
+/// The keys that a finished handshake leaves; wiped when dropped.
 pub struct Keys {
     /// Seals what we send.
-    pub send: [u8; 32],
+    pub send: Zeroizing<[u8; 32]>,
     /// Opens what the peer sends.
-    pub receive: [u8; 32],
+    pub receive: Zeroizing<[u8; 32]>,
 }
 
 impl Keys {
     fn split(state: &mut HandshakeState) -> Self {
-        let (to_responder, to_initiator) = state.dangerously_get_raw_split();
-        if state.is_initiator() {
-            Self {
-                send: to_responder,
-                receive: to_initiator,
-            }
+        let (mut to_responder, mut to_initiator) = state.dangerously_get_raw_split();
+        let (send, receive) = if state.is_initiator() {
+            (&mut to_responder, &mut to_initiator)
         } else {
-            Self {
-                send: to_initiator,
-                receive: to_responder,
-            }
-        }
+            (&mut to_initiator, &mut to_responder)
+        };
+        let keys = Self {
+            send: Zeroizing::new(*send),
+            receive: Zeroizing::new(*receive),
+        };
+        // Arrays are copied, not moved: these are copies too.
+        send.zeroize();
+        receive.zeroize();
+        keys
     }
 }
 
@@ -260,6 +262,21 @@ mod tests {
         assert_eq!(ours.send, theirs.receive);
         assert_eq!(ours.receive, theirs.send);
         assert_ne!(ours.send, ours.receive);
+    }
+
+    #[test]
+    fn keys_are_wiped_when_dropped() {
+        fn wiped<T: zeroize::ZeroizeOnDrop>(key: &T) -> &T {
+            key
+        }
+        let mut keys = Keys {
+            send: Zeroizing::new([1; 32]),
+            receive: Zeroizing::new([2; 32]),
+        };
+        // Both fields are of a type that wipes itself, and wiping leaves zeros.
+        assert_ne!(wiped(&keys.send), wiped(&keys.receive));
+        keys.send.zeroize();
+        assert_eq!(*keys.send, [0; 32]);
     }
 
     #[test]

@@ -287,6 +287,18 @@ record_file = \"\"
     assert_eq!(settings.listen, Listen::Unix("/run/shardgate.sock".into()));
 }
 
+/// Every key with the value that it will have by default, less those that ask for what is not
+/// built: predictor, retransmit and queue_control.
+#[test]
+fn the_defaults_of_the_finished_gateway_are_accepted() {
+    let folder = Folder::new();
+    let text = include_str!("defaults.toml").replace("PUBLIC_KEY", &keys::to_text(&folder.peer));
+    let settings = folder
+        .check(&text)
+        .unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(settings.engine.tunnel.bulk_hold, Duration::from_millis(20));
+}
+
 #[test]
 fn a_peer_without_an_address_is_learned() {
     let folder = Folder::new();

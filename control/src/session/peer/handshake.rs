@@ -9,14 +9,16 @@ use shardgate_core::wire::handshake::{
     self, HANDSHAKE_LEN_MAX, Handshake, HandshakeKind, Payload, TRAILER_LEN,
 };
 use shardgate_dataplane::command::{Command, ReceiveKey, SecretKey};
-use tracing::info;
-use zeroize::Zeroizing;
+use tracing::{info, warn};
 
 use super::{Answer, Attempt, AttemptStage, Cause, NewSession, Peer};
 use crate::dataplane::Dataplane;
 use crate::limits;
 use crate::session::noise::{Initiation, Keys, Opened};
 use crate::session::{Output, Reject, Shared, Turn};
+
+/// After so many inits without an answer the operator is told what may be wrong.
+const UNANSWERED_WARNING: u32 = 5;
 
 impl<T: Copy> Peer<T> {
     pub fn handle_init<D: Dataplane<Ticket = T>>(
@@ -37,6 +39,9 @@ impl<T: Copy> Peer<T> {
         // Before the timestamp: whoever carries an init to us from elsewhere must not spend it.
         if port != self.settings.port || self.settings.remote.is_some_and(|set| set != source) {
             return Err(Reject::SourceAddress);
+        }
+        if self.lives_elsewhere(turn, source, payload.incarnation) {
+            return Err(Reject::Roaming);
         }
         if payload.timestamp_ns <= self.timestamp_ns {
             return Err(Reject::Replayed);
@@ -75,6 +80,33 @@ impl<T: Copy> Peer<T> {
             attempt.retry_at = attempt.retry_at.max(self.begin_at);
         }
         Ok(())
+    }
+
+    /// Does this incarnation live at another address than `source`, as far as we know?
+    ///
+    /// Nothing tells us where the datagram that confirms a session came from, so an init that was
+    /// carried to us from another address would draw all we send there. A learned address
+    /// therefore stays while the session lives; it moves when nothing was heard for 3 s, when
+    /// there is no session, or with a new incarnation. Such an init is refused rather than
+    /// answered: were the keys renewed from the new address, a peer that really moved would be
+    /// heard forever and never be sent anything. As it is, its session ends with its keys, after
+    /// 180 s at most, and then it is learned anew.
+    ///
+    /// For roaming, the dataplane has to report the source of what it opens; a new source is
+    /// then a candidate, and becomes the address by an echo to a challenge sent there. That also
+    /// closes what is left here: the first address, and that of a silent or restarted peer, is
+    /// the init's source.
+    fn lives_elsewhere<D: Dataplane<Ticket = T>>(
+        &self,
+        turn: &Turn<'_, D>,
+        source: SocketAddr,
+        incarnation: u64,
+    ) -> bool {
+        let moves = self.remote().is_some_and(|remote| remote != source);
+        let alive = self
+            .quiet(turn)
+            .is_some_and(|quiet| quiet <= limits::SILENT_AFTER);
+        moves && alive && self.generations.is_current(incarnation)
     }
 
     /// Both began at once: the init of the smaller key goes on. Only once and only while it is
@@ -142,7 +174,7 @@ impl<T: Copy> Peer<T> {
         let ticket = turn.dataplane.post(Command::InstallReceiveKey(ReceiveKey {
             receiver_index: index,
             peer: self.id,
-            key: SecretKey::new(keys.receive),
+            key: SecretKey::new(*keys.receive),
             generation,
             streams: payload.streams,
             created: turn.now,
@@ -150,7 +182,7 @@ impl<T: Copy> Peer<T> {
         let session = NewSession {
             receive_index: index,
             peer_index: payload.sender_index,
-            send: Zeroizing::new(keys.send),
+            send: keys.send,
             created: turn.now,
             incarnation: payload.incarnation,
             generation,
@@ -204,6 +236,15 @@ impl<T: Copy> Peer<T> {
         });
         if tries == limits::RETRIES_FIRST && self.current.is_none() {
             info!(peer = self.name(), %remote, "no answer yet; going on asking");
+        }
+        if tries == UNANSWERED_WARNING {
+            warn!(
+                peer = self.name(),
+                %remote,
+                "{tries} inits without an answer: the peer does not run, is not reached at this \
+                 address and port, or refuses us (its log then says why): it may have another \
+                 public key than the one configured for it, or not have ours"
+            );
         }
         self.attempt = Some(Attempt {
             index,

@@ -3,6 +3,7 @@
 mod handshake;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde::Serialize;
 use shardgate_core::limits::KEY_LIFETIME;
@@ -236,8 +237,7 @@ impl<T: Copy> Peer<T> {
         if let Some(attempt) = installed
             && let AttemptStage::Installing { session, .. } = attempt.stage
         {
-            shared.counters.completed_as_initiator += 1;
-            self.establish(shared, turn, session);
+            self.establish(shared, turn, session, None);
         }
     }
 
@@ -266,10 +266,7 @@ impl<T: Copy> Peer<T> {
             let Some(answer) = self.answer.take() else {
                 return;
             };
-            self.learned = Some(answer.remote);
-            self.cancel_attempt(shared);
-            shared.counters.completed_as_responder += 1;
-            self.establish(shared, turn, answer.session);
+            self.establish(shared, turn, answer.session, Some(answer.remote));
         } else if turn.now >= answer.expires {
             let Some(answer) = self.answer.take() else {
                 return;
@@ -279,13 +276,29 @@ impl<T: Copy> Peer<T> {
         }
     }
 
-    /// Seals with a new session's key from now on.
+    /// Seals with a new session's key from now on, towards where the peer's init came `from`.
     fn establish<D: Dataplane<Ticket = T>>(
         &mut self,
         shared: &mut Shared<T>,
         turn: &mut Turn<'_, D>,
         session: NewSession,
+        from: Option<SocketAddr>,
     ) {
+        // A handshake with the peer's former life that ends only now.
+        if session.generation < self.generations.current() {
+            shared.counters.superseded += 1;
+            shared.retire(turn, session.receive_index);
+            return;
+        }
+        if session.initiator {
+            shared.counters.completed_as_initiator += 1;
+        } else {
+            shared.counters.completed_as_responder += 1;
+        }
+        if from.is_some() {
+            self.learned = from;
+            self.cancel_attempt(shared);
+        }
         let restarted = self
             .generations
             .confirm(session.incarnation, session.generation);
@@ -370,15 +383,22 @@ impl<T: Copy> Peer<T> {
         self.begin_at = turn.now;
     }
 
+    /// For how long nothing was heard of the peer while there is a session.
+    fn quiet<D: Dataplane<Ticket = T>>(&self, turn: &Turn<'_, D>) -> Option<Duration> {
+        let current = self.current.as_ref()?;
+        let heard = turn.dataplane.last_heard(self.id).unwrap_or_default();
+        Some(turn.now.since(heard.max(current.established)))
+    }
+
     /// Notices that a peer does not answer, and that it does again.
     fn poll_silence<D: Dataplane<Ticket = T>>(
         &mut self,
         shared: &mut Shared<T>,
         turn: &mut Turn<'_, D>,
     ) {
-        let Some(current) = &self.current else { return };
-        let heard = turn.dataplane.last_heard(self.id).unwrap_or_default();
-        let quiet = turn.now.since(heard.max(current.established));
+        let Some(quiet) = self.quiet(turn) else {
+            return;
+        };
         if quiet > limits::SILENT_AFTER && !self.silent {
             self.silent = true;
             info!(peer = self.name(), "nothing heard for 3 s");

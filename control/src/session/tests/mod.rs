@@ -1,5 +1,6 @@
 //! Two gateways' sessions over a lossy wire, in virtual time.
 
+mod refusals;
 mod world;
 
 use std::net::SocketAddr;
