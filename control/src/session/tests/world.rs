@@ -43,6 +43,8 @@ pub struct World {
     pub cut: bool,
     /// Another address that handshakes may be sent to: it leads to the same side.
     pub elsewhere: Option<SocketAddr>,
+    /// A is at `elsewhere` now, and no longer at its own address.
+    pub moved: bool,
     pub no_inits_from: Option<usize>,
     pub random: Random,
     pub wire: BTreeMap<(Time, u64), (usize, SocketAddr, Packet)>,
@@ -71,6 +73,7 @@ impl World {
             loss_percent: 0,
             cut: false,
             elsewhere: None,
+            moved: false,
             no_inits_from: None,
             random,
             wire: BTreeMap::new(),
@@ -131,7 +134,11 @@ impl World {
         }
         self.sent += 1;
         let at = (self.now + self.delay, self.sent);
-        self.wire.insert(at, (1 - from, address(from), packet));
+        let source = match self.elsewhere {
+            Some(elsewhere) if self.moved && from == A => elsewhere,
+            _ => address(from),
+        };
+        self.wire.insert(at, (1 - from, source, packet));
     }
 
     /// Hands a datagram to a side, as if it had come from `source`.
@@ -188,7 +195,11 @@ impl World {
                 dataplane: &mut side.plane,
             };
             side.sessions.poll(&mut turn);
-            let sealed = std::mem::take(&mut side.plane.out);
+            let mut sealed = std::mem::take(&mut side.plane.out);
+            let remote = side.sessions.remotes().find_map(|(_, _, remote)| remote);
+            if self.moved && at == B && remote != self.elsewhere {
+                sealed.clear();
+            }
             let mut packets: Vec<_> = sealed.into_iter().map(Packet::Data).collect();
             while let Some(output) = side.sessions.poll_output() {
                 if let Output::Send {
@@ -197,7 +208,9 @@ impl World {
                 {
                     assert!(remote == address(1 - at) || Some(remote) == self.elsewhere);
                     self.captured.push((at, datagram.clone()));
-                    packets.push(Packet::Handshake(datagram));
+                    if !self.moved || at == A || Some(remote) == self.elsewhere {
+                        packets.push(Packet::Handshake(datagram));
+                    }
                 }
             }
             for packet in packets {
