@@ -340,7 +340,7 @@ impl<T: Copy> Peer<T> {
         if first || restarted {
             info!(
                 peer = self.name(),
-                remote = ?self.remote(),
+                remote = self.remote().map(tracing::field::display),
                 initiator = session.initiator,
                 generation = session.generation,
                 "session established"
