@@ -11,7 +11,6 @@ mod lanes;
 mod replay;
 mod slots;
 
-use core::time::Duration;
 use std::collections::VecDeque;
 
 use self::lanes::{Complete, Gates, Lanes};
@@ -390,11 +389,6 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
     /// Shards kept for incomplete frames now.
     pub fn kept(&self) -> usize {
         self.kept_now
-    }
-
-    /// How long a hole may hold frames at most.
-    pub fn longest_hold(&self) -> Duration {
-        self.config.hold_bounds.longest()
     }
 }
 

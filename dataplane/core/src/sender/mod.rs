@@ -201,13 +201,6 @@ impl<B: Buffer> StreamSender<B> {
         self.frames.len()
     }
 
-    /// Most shards that a frame of `len` bytes can add to an aggregate, for admission.
-    pub fn shards_of(&self, len: usize) -> usize {
-        let mut cutter = Cutter::new(self.config.payload_max);
-        cutter.place(len);
-        cutter.count().max(self.config.shards_min)
-    }
-
     /// Longest frame that fits one shard, in bytes.
     pub fn frame_max_in_shard(&self) -> usize {
         self.config.payload_max.saturating_sub(FRAME_HEADER_LEN)
