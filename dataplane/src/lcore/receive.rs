@@ -8,7 +8,7 @@ use shardgate_core::predict::Fixed;
 use shardgate_core::receiver::{FrameSink, PredictiveBuffer, ReceiverConfig, ReplayWindow};
 use shardgate_core::seal::{Opened, PathNumbers, Unsealed};
 use shardgate_core::time::Time;
-use shardgate_core::wire::feedback::{Block, Blocks};
+use shardgate_core::wire::feedback::{Block, BlockWriter, Blocks};
 use shardgate_core::wire::header::{ClearHeader, Kind};
 use shardgate_dpdk::{Mbuf, Pool};
 
@@ -230,18 +230,14 @@ impl Feedback {
         match command {
             Command::Probe { peer, path, token } if *peer == self.peer => {
                 let sent_at_us = around.now.as_wire_us();
-                let challenge = Block::Challenge {
-                    token: *token,
-                    sent_at_us,
-                };
-                if self.send(challenge, *path, around) {
+                if self.send(*path, around, |writer| writer.challenge(*token, sent_at_us)) {
                     self.counters.challenges += 1;
                     self.challenges.rotate_right(1);
                     self.challenges[0] = Some((*token, around.now));
                 }
             }
             Command::Close { peer } if *peer == self.peer => {
-                self.send(Block::Close, PATH, around);
+                self.send(PATH, around, |writer| writer.close());
             }
             _ => {}
         }
@@ -282,12 +278,9 @@ impl Feedback {
                 Block::Challenge { token, sent_at_us } => {
                     answered = true;
                     let held = around.now.since(received_at).as_micros();
-                    let echo = Block::Echo {
-                        token,
-                        sent_at_us,
-                        held_us: held as u32,
-                    };
-                    if self.send(echo, header.path, around) {
+                    if self.send(header.path, around, |writer| {
+                        writer.echo(token, sent_at_us, held as u32)
+                    }) {
                         self.counters.answered += 1;
                     }
                 }
@@ -297,7 +290,7 @@ impl Feedback {
                     peer.closed
                         .store(true, std::sync::atomic::Ordering::Release);
                 }
-                Block::Skipped => {}
+                _ => {}
             }
         }
         if blocks.is_malformed() {
@@ -334,7 +327,12 @@ impl Feedback {
     }
 
     /// Seals and sends one block; false if that is not possible now.
-    fn send(&mut self, block: Block, path: u8, around: &mut Surroundings<'_>) -> bool {
+    fn send(
+        &mut self,
+        path: u8,
+        around: &mut Surroundings<'_>,
+        write: impl FnOnce(&mut BlockWriter<'_, Mbuf>) -> bool,
+    ) -> bool {
         if around.units.seal_credit(around.tx, around.wan_ports) == 0 {
             return false;
         }
@@ -345,11 +343,9 @@ impl Feedback {
             around.drops.count(DropReason::NoBuffer);
             return false;
         };
-        block.write(|bytes| {
-            if let Some(room) = message.append(bytes.len()) {
-                room.copy_from_slice(bytes);
-            }
-        });
+        if !write(&mut BlockWriter::new(&mut message)) {
+            return false;
+        }
         let Some(number) = self.numbers.take(path, budget, around.now) else {
             return false;
         };
