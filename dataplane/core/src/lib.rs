@@ -10,6 +10,7 @@
 //! | [`sender`] | the packet aggregator: frames of a burst become an aggregate, that becomes n shards |
 //! | [`seal`] | the right to use a nonce, and the states of a shard as types |
 //! | [`receiver`] | the predictive buffer: replay window, placing, frames, lanes, holes |
+//! | [`estimate`], [`congestion`] | what is known of a path; what may be added to it |
 //! | [`predict`] | the [`Predictor`](predict::Predictor) trait and the fixed policy |
 //! | [`buffer`], [`time`], [`seq`] | packet memory, time and wrapping numbers as values |
 //! | [`limits`], [`drop_reason`] | every bound with its reason; every way to die with its name |
@@ -22,7 +23,9 @@
 
 pub mod buffer;
 pub mod classify;
+pub mod congestion;
 pub mod drop_reason;
+pub mod estimate;
 pub mod lane;
 pub mod limits;
 pub mod mss;
