@@ -68,6 +68,19 @@ fn frames_are_accounted_for_and_every_mbuf_comes_home() {
     );
     assert!(right.held_at_end > 0, "1 ms of frames is on the way");
     assert!(left.queue_drops > 0, "{left:?}");
+    assert!(right.queue.is_none(), "no rate, no queue");
+    let queue = left.queue.as_ref().expect("a bottleneck");
+    let samples = report.duration_s * 1e3 / queue.sample_ms;
+    assert!(
+        (queue.samples as f64 - samples).abs() < 3.0,
+        "{queue:?} in {samples}"
+    );
+    assert_eq!(
+        queue.window_frames.len(),
+        queue.samples.div_ceil(10) as usize
+    );
+    // 100 frames wait and one is sent.
+    assert_eq!(queue.frames.p50, 101.0, "{queue:?}");
     assert!(report.duration_s > 0.1 && report.loops > 0);
     assert_eq!(shardgate_dpdk::leaked_pools(), 0);
 }

@@ -12,6 +12,7 @@ use shardgate_sim::path::{
 };
 
 use super::calendar::Calendar;
+use super::queue::QueueSampler;
 use super::report::{DirectionReport, Lateness};
 
 /// How long a packet that is due may wait for room in the tx queue before it is dropped. A port
@@ -37,6 +38,8 @@ pub(super) struct Direction<B> {
     tx_full_drops: u64,
     lateness_ns: Histogram<u64>,
     held_max: usize,
+    /// Only if there is a bottleneck.
+    queue: Option<QueueSampler>,
     /// Since when the tx queue has taken nothing.
     refused_since: Option<Time>,
 }
@@ -56,6 +59,7 @@ impl<B: Buffer> Direction<B> {
                 value: LATENESS_NS_MAX as f64,
                 expected: "a histogram's bound".to_owned(),
             })?;
+        let queue = profile.rate.and_then(|_| QueueSampler::new());
         Ok(Self {
             model: PathModel::new(profile, seed)?,
             calendar: Calendar::new(limit),
@@ -69,8 +73,17 @@ impl<B: Buffer> Direction<B> {
             tx_full_drops: 0,
             lateness_ns,
             held_max: 0,
+            queue,
             refused_since: None,
         })
+    }
+
+    /// Looks at the queue, if it is time; to be called before anything is taken in at `now`.
+    pub fn sample(&mut self, now: Time) {
+        if let Some(queue) = &mut self.queue {
+            let model = &self.model;
+            queue.sample(now, |at| (model.queued(at), model.queue_delay(at)));
+        }
     }
 
     /// Takes in a packet that arrived at `now`; a duplicate is copied into a packet of `pool`.
@@ -171,6 +184,7 @@ impl<B: Buffer> Direction<B> {
             rx_no_mbuf: 0,
             tx_errors: 0,
             lateness_us: Lateness::of(&self.lateness_ns),
+            queue: self.queue.as_ref().map(QueueSampler::report),
         }
     }
 }
@@ -266,6 +280,43 @@ mod tests {
         assert!(report.lateness_us.max < 1.0, "{report:?}");
         // 5 ms of a frame per microsecond are all 5,000 at once.
         assert_eq!(report.held_max, 5_000);
+    }
+
+    #[test]
+    fn the_queue_is_seen_as_it_fills_and_drains() {
+        // 8 Mbit/s: a frame of 100 bytes takes 100 us. Every 80 us one comes, for 80 ms.
+        let profile = PathProfile {
+            rate: Some(8.0),
+            queue_frames: Some(1_000),
+            ..PathProfile::default()
+        };
+        let mut direction = Direction::new(&profile, 7, 2_000).expect("a valid profile");
+        let mut pool = HeapPool::new(1_000, 2048);
+        let mut out = Vec::new();
+        let mut now = Time(0);
+        for tick in 0..2_500u32 {
+            direction.sample(now);
+            if tick < 1_000 {
+                direction.accept(now, HeapBuffer::from_bytes(&frame(tick)), &mut pool);
+            }
+            now += Duration::from_micros(80);
+            collect(&mut direction, now, &mut out);
+        }
+        direction.sample(now);
+        let report = direction.report();
+        assert_eq!((out.len(), report.queue_drops), (1_000, 0));
+        let queue = report.queue.expect("a bottleneck");
+        assert_eq!(queue.samples, 20);
+        // It grows by a quarter of the time until 80 ms, when 20 ms are left: 200 frames.
+        assert_eq!((queue.frames.max, queue.delay_ms.p50), (200.0, 0.0));
+        let [first, second] = queue.window_delay_ms[..] else {
+            panic!("two windows of 100 ms: {queue:?}");
+        };
+        // 2.5, 5, 7.5 and so on up to 20 ms, 10 at 90 ms, and 0 from 100 ms on.
+        assert!((first - (90.0 + 10.0) / 10.0).abs() < 0.05, "{queue:?}");
+        assert_eq!((second, queue.delay_ms.mean), (0.0, first / 2.0));
+        let unlimited = Direction::<HeapBuffer>::new(&PathProfile::default(), 7, 1);
+        assert!(unlimited.expect("a path").report().queue.is_none());
     }
 
     #[test]

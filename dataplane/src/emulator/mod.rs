@@ -14,6 +14,7 @@
 //! | `calendar` | the packets held until they depart |
 //! | `pacer` | when the loop may sleep without being late |
 //! | `memory` | the written sum of mbufs |
+//! | `queue` | the bottleneck's queue, sampled by the clock |
 //! | `report` | what is printed at the end |
 //!
 //! Both directions run on the calling thread, which EAL makes its main lcore. The loop does not
@@ -23,9 +24,11 @@ mod calendar;
 mod direction;
 mod memory;
 mod pacer;
+mod queue;
 mod report;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use shardgate_dpdk::{
     Burst, Clock, Eal, EalConfig, Mbuf, Pool, Port, PortConfig, RxQueue, TxQueue, free_burst,
@@ -38,7 +41,7 @@ use memory::Memory;
 use pacer::Pacer;
 
 pub use memory::HELD_FRAMES_MAX;
-pub use report::{DirectionReport, EmulatorReport, Lateness};
+pub use report::{DirectionReport, EmulatorReport, Lateness, QueueReport, Spread};
 
 /// What to emulate, between which ports.
 #[derive(Clone, Debug)]
@@ -218,6 +221,7 @@ struct Emulator {
     ports: [Port; 2],
     pool: Pool,
     clock: Clock,
+    started_unix_s: f64,
     loops: u64,
 }
 
@@ -280,6 +284,8 @@ impl Emulator {
             ports,
             pool,
             clock: Clock::start(eal),
+            started_unix_s: (SystemTime::now().duration_since(UNIX_EPOCH))
+                .map_or(0.0, |since| since.as_secs_f64()),
             loops: 0,
         })
     }
@@ -291,6 +297,7 @@ impl Emulator {
             for lane in &mut self.lanes {
                 moved += lane.from.burst(&mut self.received);
                 let now = self.clock.now();
+                lane.direction.sample(now);
                 for frame in self.received.drain(..) {
                     lane.direction.accept(now, frame, &mut self.pool);
                 }
@@ -310,6 +317,7 @@ impl Emulator {
         let right_to_left = right.report(right_port, left_port);
         EmulatorReport {
             seed,
+            started_unix_s: self.started_unix_s,
             duration_s: duration.as_nanos() as f64 / 1e9,
             loops: self.loops,
             mbufs: self.pool.size(),

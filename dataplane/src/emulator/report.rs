@@ -8,6 +8,9 @@ use serde::Serialize;
 pub struct EmulatorReport {
     /// Seed of both directions.
     pub seed: u64,
+    /// When it started to carry, seconds since the Unix epoch: what the windows of a queue count
+    /// from.
+    pub started_unix_s: f64,
     /// How long it ran, seconds.
     pub duration_s: f64,
     /// Looks at the queues.
@@ -58,6 +61,53 @@ pub struct DirectionReport {
     pub tx_errors: u64,
     /// How long after their time frames were given to the port.
     pub lateness_us: Lateness,
+    /// The bottleneck's queue; `null` if the path has no rate, and so no queue.
+    pub queue: Option<QueueReport>,
+}
+
+/// The queue of one direction, sampled at equal distances of time. A window's number times
+/// `window_ms` is when it begins; the last one may be shorter.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct QueueReport {
+    /// Time between two samples.
+    pub sample_ms: f64,
+    /// Samples taken.
+    pub samples: u64,
+    /// Frames that wait, and the one being sent.
+    pub frames: Spread,
+    /// How long the next frame would have waited.
+    pub delay_ms: Spread,
+    /// Length of a window. It doubles whenever the windows would become too many.
+    pub window_ms: f64,
+    /// Mean of `frames` in each window.
+    pub window_frames: Vec<f64>,
+    /// Mean of `delay_ms` in each window.
+    pub window_delay_ms: Vec<f64>,
+}
+
+/// A distribution over time.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Spread {
+    /// Exact, also of samples beyond the range of the others.
+    pub mean: f64,
+    /// Half of the time it is no more.
+    pub p50: f64,
+    /// 99 % of the time it is no more.
+    pub p99: f64,
+    /// The highest sample.
+    pub max: f64,
+}
+
+impl Spread {
+    /// From a histogram and the mean of its samples, both divided by `unit`.
+    pub(super) fn of(histogram: &Histogram<u64>, mean: f64, unit: f64) -> Self {
+        Self {
+            mean: mean / unit,
+            p50: histogram.value_at_quantile(0.5) as f64 / unit,
+            p99: histogram.value_at_quantile(0.99) as f64 / unit,
+            max: histogram.max() as f64 / unit,
+        }
+    }
 }
 
 /// A distribution in microseconds.

@@ -1,6 +1,7 @@
 //! The model of one direction of a path.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use shardgate_core::time::Time;
 
@@ -162,6 +163,13 @@ impl PathModel {
             .map_or(0, |link| link.queued(now.as_nanos()))
     }
 
+    /// How long a frame offered at `now` would wait until its first bit is sent.
+    pub fn queue_delay(&self, now: Time) -> Duration {
+        self.link.as_ref().map_or(Duration::ZERO, |link| {
+            Duration::from_nanos(link.idle_at_ns().saturating_sub(now.as_nanos()))
+        })
+    }
+
     fn depart(&mut self, sent_ns: u64, shape: FrameShape) -> Departure {
         let mut delay_ns = self.delay_ns;
         if self.jitter_ns > 0.0 {
@@ -222,9 +230,13 @@ impl Link {
             .idle_at_scaled_ns
             .max(u128::from(now_ns) << FRACTION_BITS);
         self.idle_at_scaled_ns = start + len as u128 * self.scaled_ns_per_byte;
-        let finish_ns = u64::try_from(self.idle_at_scaled_ns >> FRACTION_BITS).unwrap_or(u64::MAX);
+        let finish_ns = self.idle_at_ns();
         self.finish_ns.push_back(finish_ns);
         Some(finish_ns)
+    }
+
+    fn idle_at_ns(&self) -> u64 {
+        u64::try_from(self.idle_at_scaled_ns >> FRACTION_BITS).unwrap_or(u64::MAX)
     }
 
     fn queued(&self, now_ns: u64) -> usize {
@@ -295,6 +307,11 @@ mod tests {
         assert_eq!(path.counters().queue_drops, 1);
         assert_eq!(path.queued(Time(10_050_000)), 1);
         assert_eq!(path.queued(Time(10_100_000)), 0);
+        assert_eq!(
+            path.queue_delay(Time(10_050_000)),
+            Duration::from_micros(50)
+        );
+        assert_eq!(path.queue_delay(Time(10_100_001)), Duration::ZERO);
     }
 
     #[test]
