@@ -11,6 +11,7 @@
 //! | [`seal`] | the right to use a nonce, and the states of a shard as types |
 //! | [`receiver`] | the predictive buffer: replay window, placing, frames, lanes, holes |
 //! | [`estimate`], [`congestion`] | what is known of a path; what may be added to it |
+//! | [`repair`] | the sliding-window erasure code: repair shards, and rebuilding from them |
 //! | [`predict`] | the [`Predictor`](predict::Predictor) trait and the fixed policy |
 //! | [`buffer`], [`time`], [`seq`] | packet memory, time and wrapping numbers as values |
 //! | [`limits`], [`drop_reason`] | every bound with its reason; every way to die with its name |
@@ -31,6 +32,7 @@ pub mod limits;
 pub mod mss;
 pub mod predict;
 pub mod receiver;
+pub mod repair;
 pub mod seal;
 pub mod sender;
 pub mod seq;

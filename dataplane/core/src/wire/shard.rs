@@ -84,6 +84,20 @@ impl SourceHeader {
         crc32c::crc32c_append(crc32c::crc32c(&meta), payload)
     }
 
+    /// Whether the fields agree with each other and with the length of the payload. A rebuilt
+    /// shard has to pass the same check as one that arrived.
+    #[inline]
+    pub(crate) fn is_sound(&self, payload_len: usize) -> bool {
+        let starts_inside = self.first_frame < self.payload_len;
+        let continues = self.shard_id > 0;
+        usize::from(self.shard_count) <= SHARDS_MAX
+            && self.shard_id < self.shard_count
+            && self.payload_len > 0
+            && usize::from(self.payload_len) == payload_len
+            && (starts_inside || self.first_frame == NO_FRAME)
+            && (self.first_frame == 0 || continues)
+    }
+
     /// The header's bytes.
     #[inline]
     pub fn to_bytes(&self) -> [u8; SOURCE_HEADER_LEN] {
@@ -123,17 +137,10 @@ impl SourceHeader {
             payload_len: bytes.payload_len.get(),
             crc32c: bytes.crc32c.get(),
         };
-        let starts_inside = header.first_frame < header.payload_len;
-        let continues = header.shard_id > 0;
         let sound = bytes.flags & !FLAGS_KNOWN == 0
             && bytes.flags & FLAG_REPAIR == 0
             && bytes.zero == 0
-            && usize::from(header.shard_count) <= SHARDS_MAX
-            && header.shard_id < header.shard_count
-            && header.payload_len > 0
-            && usize::from(header.payload_len) == payload.len()
-            && (starts_inside || header.first_frame == NO_FRAME)
-            && (header.first_frame == 0 || continues);
+            && header.is_sound(payload.len());
         if sound {
             Ok((header, payload))
         } else {
