@@ -11,6 +11,7 @@ routing, through wireguard-go, or through two shardgate gateways. The rest serve
     gateway.py   a shardgate gateway: its configuration, its process, its statistics
     counters.py  where in the statistics each figure stands; the only place that knows
     measure.py   ping and iperf3
+    thin.py      a thin flow of UDP, and how late each datagram is
     table.py     text tables
 
 Python's standard library only, so that a bare Debian can run it.

@@ -43,6 +43,17 @@ REASONS_AT_ENTRANCE = (
 # the remains of frames whose places were passed over, and those are counted already.)
 REASONS_AT_DELIVERY = ("tx_full",)
 
+# What the streams of a peer count once the feature behind it is built. A program without it has
+# no such counter: that is `None`, and a dash in a table.
+OF_STREAMS = (
+    "shards_rebuilt", "shards_asked", "repeats_sent", "repair_sent", "feedback_sent",
+    "queue_signals", "repair_bytes", "repeat_bytes", "feedback_bytes",
+)  # fmt: skip
+STREAMS = ("streams_in", "streams_out")
+# What every shard costs, whatever the settings: Ethernet, IPv4, UDP, clear header, shard header,
+# tag (wire/SPEC.md).
+BYTES_PER_SHARD = 14 + 20 + 8 + 16 + 24 + 16
+
 # Reasons for the death of what an attacker or a bad line puts on the WAN.
 HANDSHAKE = "handshake.rejected"
 REASONS_OF_INJECTION = {
@@ -82,6 +93,67 @@ def injected(document, reason):
     if reason == "handshake":
         return sum(_at(document, HANDSHAKE).values())
     return dropped(document, (reason,))
+
+
+def of_streams(document, name):
+    """A counter of a gateway's streams, summed over both directions; None if there is none."""
+    found = [
+        stream[name]
+        for peer in _at(document, "peers")
+        for direction in STREAMS
+        for stream in peer[direction]
+        if name in stream
+    ]
+    return sum(found) if found else None
+
+
+def growth_of_streams(before, after):
+    """By how much each counter of the streams grew, over lists of documents of the gateways."""
+    grown = {}
+    for name in OF_STREAMS:
+        pairs = [
+            (of_streams(early, name) or 0, of_streams(late, name))
+            for early, late in zip(before, after, strict=True)
+        ]
+        known = [late - early for early, late in pairs if late is not None]
+        grown[name] = sum(known) if known else None
+    return grown
+
+
+def bytes_added(before, after):
+    """What left the WAN ports beyond payload and the headers of its shards, as a share of that
+    payload: repair, repeats, feedback, probes. None if nothing was carried."""
+    payload = added = 0
+    for early, late in zip(before, after, strict=True):
+        grown = [
+            sum(_numbers(late, path.split("."))) - sum(_numbers(early, path.split(".")))
+            for path in (
+                "ports.wan0.tx_bytes",
+                "peers.*.streams_out.*.payload_bytes",
+                "peers.*.streams_out.*.shards",
+            )
+        ]
+        payload += grown[1]
+        added += grown[0] - grown[1] - BYTES_PER_SHARD * grown[2]
+    return added / payload if payload > 0 else None
+
+
+def queue_between(document, way, since, until):
+    """Mean queue of one direction of the emulator between two times (seconds since the epoch), as
+    frames and milliseconds; None if the path has no queue or the time is outside its run."""
+    queue = document[way].get("queue")
+    if not queue or not queue["window_frames"]:
+        return None
+    length = queue["window_ms"] / 1e3
+    weighed = frames = delay = 0.0
+    for index, mean in enumerate(queue["window_frames"]):
+        begin = document["started_unix_s"] + index * length
+        overlap = min(until, begin + length) - max(since, begin)
+        if overlap > 0:
+            weighed += overlap
+            frames += overlap * mean
+            delay += overlap * queue["window_delay_ms"][index]
+    return {"frames": frames / weighed, "delay_ms": delay / weighed} if weighed else None
 
 
 def emulated(document, way):

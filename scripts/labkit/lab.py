@@ -26,6 +26,19 @@ LINKS = (
     ("wan", wan.RIGHT, "gw-b", "wan0", "wan"),
     ("gw-b", "lan0", "host-b", "lan0", "lan"),
 )
+# With a shared bottleneck each side of the WAN is a switch, to which a host without a gateway is
+# joined beside the gateway; the emulator lies between the switches.
+PLAIN_NODES = ("plain-a", "plain-b")
+SHARED_LINKS = (
+    ("host-a", "lan0", "gw-a", "lan0", "lan"),
+    ("gw-a", "wan0", "wan", "gw-port-a", "wan"),
+    ("plain-a", "wan0", "wan", "plain-port-a", "wan"),
+    ("wan", "path-port-a", "wan", wan.LEFT, "wan"),
+    ("wan", wan.RIGHT, "wan", "path-port-b", "wan"),
+    ("wan", "plain-port-b", "plain-b", "wan0", "wan"),
+    ("wan", "gw-port-b", "gw-b", "wan0", "wan"),
+    ("gw-b", "lan0", "host-b", "lan0", "lan"),
+)
 OFFLOADS = ("rx", "off", "tx", "off", "sg", "off", "tso", "off", "gso", "off", "gro", "off")
 TCP_BUFFER_BYTES = 64 << 20
 WIREGUARD_MTU = 1420
@@ -72,6 +85,7 @@ class Lab:
         binary=None,
         name=None,
         orphan=False,
+        shared=False,
     ):
         self.name = name or f"sg{secrets.token_hex(2)}"
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,10}", self.name):
@@ -83,6 +97,8 @@ class Lab:
         self.binary = pathlib.Path(binary or default_binary())
         self.directory = LABS / self.name
         self.orphan = orphan
+        self.nodes = (*NODES, *PLAIN_NODES) if shared else NODES
+        self.links = SHARED_LINKS if shared else LINKS
         self.wan = None
         self._processes = []
         self._namespaces = []
@@ -129,13 +145,13 @@ class Lab:
             raise LabError(f"a lab named {self.name} exists: {remedy}") from None
         self._write_state()
         self._claim_machine()
-        for node in NODES:
+        for node in self.nodes:
             self._namespaces.append(self.namespace(node))
             self._write_state()
             run("ip", "netns", "add", self.namespace(node))
             self.inside(node, "sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
             self.inside(node, "ip", "link", "set", "lo", "up")
-        for link in LINKS:
+        for link in self.links:
             self._make_link(*link)
         for side, far in (("a", "b"), ("b", "a")):
             host = f"host-{side}"
@@ -145,11 +161,23 @@ class Lab:
                 host, "ip", "route", "add", f"{self.routed_net(far)}/24",
                 "via", self.routed_gateway(side),
             )  # fmt: skip
-            for name in ("rmem", "wmem"):
-                self.inside(
-                    host, "sysctl", "-qw", f"net.ipv4.tcp_{name}=4096 131072 {TCP_BUFFER_BYTES}"
-                )
+            self._widen_buffers(host)
+            if f"plain-{side}" in self.nodes:
+                self._join_plain_host(side)
         self.set_path(self.path)
+
+    def _widen_buffers(self, host):
+        for name in ("rmem", "wmem"):
+            value = f"net.ipv4.tcp_{name}=4096 131072 {TCP_BUFFER_BYTES}"
+            self.inside(host, "sysctl", "-qw", value)
+
+    def _join_plain_host(self, side):
+        """Gives a plain host its address and makes its side's switch."""
+        host, switch = f"plain-{side}", f"switch-{side}"
+        self.inside(host, "ip", "address", "add", f"{self.beside(side)}/24", "dev", "wan0")
+        self._widen_buffers(host)
+        ports = [f"{what}-port-{side}" for what in ("gw", "plain", "path")]
+        wan.make_bridge(self, switch, ports)
 
     def _claim_machine(self):
         """Settles whether hugepages are used: afterwards `hugepages` is True or False."""
@@ -236,6 +264,11 @@ class Lab:
     @staticmethod
     def wan_address(side):
         return {"a": "10.82.0.1", "b": "10.82.0.2"}[side]
+
+    @staticmethod
+    def beside(side):
+        """A plain host's address, in the network of the gateways' WAN ports."""
+        return {"a": "10.82.0.11", "b": "10.82.0.12"}[side]
 
     # Running things
 
@@ -372,7 +405,11 @@ class Lab:
 
 def mac(node, device):
     """A fixed, locally administered address for each end of each link."""
-    number = NODES.index(node) * 2 + (device in ("wan0", wan.RIGHT))
+    if any((node, device) in (link[:2], link[2:4]) for link in LINKS):
+        number = NODES.index(node) * 2 + (device in ("wan0", wan.RIGHT))
+    else:
+        ends = [end for link in SHARED_LINKS for end in (link[:2], link[2:4])]
+        number = 0x80 + ends.index((node, device))
     return f"02:53:47:00:00:{number:02x}"
 
 

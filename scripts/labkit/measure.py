@@ -3,6 +3,7 @@
 import json
 import re
 import statistics
+import subprocess
 
 from .process import LabError, run, within
 
@@ -80,21 +81,53 @@ class Goodput:
         }
 
 
-def tcp_goodput(lab, target, *, seconds=8, congestion="cubic", reverse=False, streams=1):
-    """TCP goodput from host-a to host-b (or back), by iperf3."""
-    server = lab.start(
-        "iperf3-server", ("iperf3", "-s", "-1", "-p", IPERF_PORT, "--forceflush"), "host-b"
-    )
-    try:
-        server.wait_until(lambda: "Server listening" in server.output(), "listening")
+class TcpFlow:
+    """A running iperf3 from host-a to host-b (or back), or between two other nodes."""
+
+    def __init__(
+        self,
+        lab,
+        target,
+        *,
+        seconds=8,
+        congestion="cubic",
+        reverse=False,
+        streams=1,
+        omit=0,
+        nodes=("host-a", "host-b"),
+    ):
+        self.lab = lab
+        self.limit_s = omit + seconds + 40
+        client, server = nodes
+        listen = ("iperf3", "-s", "-1", "-p", IPERF_PORT, "--forceflush")
+        self.server = lab.start(f"iperf3-{server}", listen, server)
         command = ["iperf3", "-c", target, "-p", IPERF_PORT, "-C", congestion, "-t", seconds]
-        command += ["-P", streams, "-J", "--connect-timeout", 10_000]
+        command += ["-P", streams, "-O", omit, "-J", "--connect-timeout", 10_000]
         if reverse:
             command.append("-R")
-        done = run(*within(lab.namespace("host-a"), *command), check=False, timeout=seconds + 40)
-        report = json.loads(done.stdout) if done.stdout.startswith("{") else {}
+        try:
+            self.server.wait_until(lambda: "Server listening" in self.server.output(), "listening")
+            self.client = lab.start(f"iperf3-{client}", command, client)
+        except BaseException:
+            lab.stop(self.server)
+            raise
+
+    def finish(self):
+        """Waits for its end; returns the `Goodput`."""
+        try:
+            self.client.child.wait(self.limit_s)
+        except subprocess.TimeoutExpired as error:
+            raise LabError(f"iperf3: no end after {self.limit_s:g} s") from error
+        finally:
+            self.lab.stop(self.client)
+            self.lab.stop(self.server)
+        said = self.client.output()
+        report = json.loads(said) if said.startswith("{") else {}
         if "error" in report or "sum_received" not in report.get("end", {}):
-            raise LabError(f"iperf3: {report.get('error') or done.stderr.strip()}")
+            raise LabError(f"iperf3: {report.get('error') or self.client.tail()}")
         return Goodput(report)
-    finally:
-        lab.stop(server)
+
+
+def tcp_goodput(lab, target, **options):
+    """TCP goodput by iperf3, as `TcpFlow` has it."""
+    return TcpFlow(lab, target, **options).finish()

@@ -65,7 +65,7 @@ def add_path_options(options, default):
 
 def path_of(arguments):
     """The path that the options describe."""
-    fields = {name: getattr(arguments, name) for name in wan.Path.__dataclass_fields__}
+    fields = {name: getattr(arguments, name, None) for name in wan.Path.__dataclass_fields__}
     changed = {name: value for name, value in fields.items() if value is not None}
     return wan.PATHS[arguments.path].but(**changed)
 

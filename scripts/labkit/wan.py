@@ -2,13 +2,17 @@
 
 import dataclasses
 import json
+import pathlib
 import socket
 import time
+import tomllib
 
 from .process import LabError, run, socket_within, within
 
 PROBE_ETHERTYPE = 0x88B5  # IEEE: local experiments
 LEFT, RIGHT = "left", "right"
+# The profiles that the simulator and the emulator share.
+PROFILES_FILE = pathlib.Path(__file__).resolve().parents[2] / "dataplane/sim/profiles.toml"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,10 +29,23 @@ class Path:
     corrupt_percent: float = 0.0
     queue_frames: int | None = None
     seed: int = 1
+    # The emulator's FILE:NAME that says all this, and what was changed since.
+    profile: str | None = None
+    changed: frozenset = frozenset()
+
+    @classmethod
+    def of_profile(cls, fields, profile=None):
+        """From the `path` of a profile file."""
+        known = {"delay_ms": "delay_ms", "jitter_ms": "jitter_ms", "rate": "rate_mbit",
+                 "burst": "burst", "queue_frames": "queue_frames"}  # fmt: skip
+        values = {known[key]: value for key, value in fields.items() if key in known}
+        for key in ("loss", "reorder", "duplicate", "corrupt"):
+            values[f"{key}_percent"] = round(100 * fields.get(key, 0.0), 9)
+        return cls(**values, profile=profile)
 
     def but(self, **changes):
         """The same path with some properties changed."""
-        return dataclasses.replace(self, **changes)
+        return dataclasses.replace(self, **changes, changed=self.changed | set(changes))
 
     @property
     def round_trip_ms(self):
@@ -37,25 +54,32 @@ class Path:
     def arguments(self):
         """The emulator's command line for this path."""
         options = {
-            "--delay-ms": self.delay_ms,
-            "--jitter-ms": self.jitter_ms,
-            "--rate": self.rate_mbit,
-            "--loss": self.loss_percent / 100,
-            "--burst": self.burst,
-            "--reorder": self.reorder_percent / 100,
-            "--duplicate": self.duplicate_percent / 100,
-            "--corrupt": self.corrupt_percent / 100,
-            "--queue-frames": self.queue_frames,
+            "delay_ms": ("--delay-ms", self.delay_ms),
+            "jitter_ms": ("--jitter-ms", self.jitter_ms),
+            "rate_mbit": ("--rate", self.rate_mbit),
+            "loss_percent": ("--loss", self.loss_percent / 100),
+            "burst": ("--burst", self.burst),
+            "reorder_percent": ("--reorder", self.reorder_percent / 100),
+            "duplicate_percent": ("--duplicate", self.duplicate_percent / 100),
+            "corrupt_percent": ("--corrupt", self.corrupt_percent / 100),
+            "queue_frames": ("--queue-frames", self.queue_frames),
         }
-        words = [word for pair in options.items() if pair[1] for word in pair]
+        words = ["--profile", self.profile] if self.profile else []
+        for name, (option, value) in options.items():
+            # What the profile says it says alone; zero is the emulator's own default.
+            if name in self.changed or (value and not self.profile):
+                words += [option, value]
         return [*words, "--seed", self.seed]
 
     def describe(self):
         """In words, for a table's heading."""
         parts = [f"{self.rate_mbit:g} Mbit/s" if self.rate_mbit else "no rate limit"]
         parts.append(f"{self.delay_ms:g} ms each way")
+        if self.jitter_ms:
+            parts[-1] += f" +- {self.jitter_ms:g} ms"
+        burst = f" in runs of {self.burst:g}" if self.burst > 1 else ""
         for value, name in (
-            (self.loss_percent, "loss"),
+            (self.loss_percent, f"loss{burst}"),
             (self.reorder_percent, "reordered"),
             (self.duplicate_percent, "duplicated"),
             (self.corrupt_percent, "corrupted"),
@@ -67,14 +91,37 @@ class Path:
         return ", ".join(parts)
 
 
-# The queue is the emulator's default: one product of bandwidth and round trip.
-CLEAN = Path(delay_ms=20, rate_mbit=200)
-LOSSY = Path(delay_ms=20, rate_mbit=200, loss_percent=1)
+def _of_file(file):
+    """The single paths of a profile file, by name."""
+    if not file.exists():
+        return {}
+    singles = tomllib.loads(file.read_text()).get("single", [])
+    return {
+        single["name"]: Path.of_profile(single["path"], f"{file}:{single['name']}")
+        for single in singles
+    }
+
+
+# Where no queue is given it is the emulator's default: one product of bandwidth and round trip.
+# These stand in for the profile file where there is none; it says the same.
+BUILT_IN = {
+    "clean": Path(delay_ms=20, rate_mbit=200),
+    "loss_1": Path(delay_ms=20, rate_mbit=200, loss_percent=1),
+    "burst_1": Path(delay_ms=20, rate_mbit=200, loss_percent=1, burst=3),
+    "loss_5": Path(delay_ms=20, rate_mbit=200, loss_percent=5),
+    "jitter_loss": Path(delay_ms=20, jitter_ms=2, rate_mbit=200, loss_percent=1),
+    "far": Path(delay_ms=100, rate_mbit=100, loss_percent=0.5, burst=2),
+    "satellite": Path(delay_ms=300, rate_mbit=50, loss_percent=1, burst=4),
+    "fast_metro": Path(delay_ms=1, rate_mbit=1000, loss_percent=0.1),
+}
+MEASURED = {**BUILT_IN, **_of_file(PROFILES_FILE)}
+CLEAN = MEASURED["clean"]
+LOSSY = MEASURED["loss_1"]
 UNLIMITED = Path()
 MANGLED = Path(
     delay_ms=5, loss_percent=1, reorder_percent=2, duplicate_percent=1, corrupt_percent=1
 )
-PATHS = {"clean": CLEAN, "lossy": LOSSY, "unlimited": UNLIMITED, "mangled": MANGLED}
+PATHS = {**MEASURED, "unlimited": UNLIMITED, "mangled": MANGLED}
 
 
 class Bridge:
@@ -85,18 +132,24 @@ class Bridge:
         self.namespace = lab.namespace("wan")
 
     def start(self):
-        # A bridge that snoops on multicast speaks itself.
-        kind = ("type", "bridge", "mcast_snooping", "0")
-        run(*within(self.namespace, "ip", "link", "add", "wanbr", *kind))
-        run(*within(self.namespace, "sysctl", "-qw", "net.ipv6.conf.wanbr.disable_ipv6=1"))
-        for port in (LEFT, RIGHT):
-            run(*within(self.namespace, "ip", "link", "set", port, "master", "wanbr"))
-        run(*within(self.namespace, "ip", "link", "set", "wanbr", "up"))
+        make_bridge(self.lab, "wanbr", (LEFT, RIGHT))
         wait_until_carries(self.lab)
 
     def stop(self):
         run(*within(self.namespace, "ip", "link", "del", "wanbr"), check=False)
         return None
+
+
+def make_bridge(lab, name, ports):
+    """A bridge in the WAN's namespace that forwards and says nothing itself."""
+    namespace = lab.namespace("wan")
+    # A bridge that snoops on multicast speaks itself.
+    kind = ("type", "bridge", "mcast_snooping", "0")
+    run(*within(namespace, "ip", "link", "add", name, *kind))
+    run(*within(namespace, "sysctl", "-qw", f"net.ipv6.conf.{name}.disable_ipv6=1"))
+    for port in ports:
+        run(*within(namespace, "ip", "link", "set", port, "master", name))
+    run(*within(namespace, "ip", "link", "set", name, "up"))
 
 
 class Emulator:
