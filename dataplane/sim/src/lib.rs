@@ -28,5 +28,9 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod gateway;
+pub mod packet;
 pub mod path;
 pub mod profiles;
+mod seeds;
+pub mod world;

@@ -5,7 +5,7 @@ mod frame;
 mod loss;
 mod model;
 mod profile;
-mod random;
+pub(crate) mod random;
 
 pub use corruption::{Corruption, FLIPS_MAX};
 pub use frame::FrameShape;
