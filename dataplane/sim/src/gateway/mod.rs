@@ -18,7 +18,7 @@ pub use plain::{PlainConfig, PlainGateway};
 /// [`World::new`](crate::world::World::new). The world calls, always with a `now` that never goes
 /// back:
 ///
-/// - [`from_lan`](Self::from_lan) for each frame of the LAN and [`from_wan`](Self::from_wan) for
+/// - [`handle_lan`](Self::handle_lan) for each frame of the LAN and [`handle_wan`](Self::handle_wan) for
 ///   each datagram that leaves a path, bit errors and duplicates included;
 /// - [`poll`](Self::poll) once after every burst of these, at the same `now` (the end of a burst:
 ///   what an aggregator waits for), and whenever the time of [`poll_timeout`](Self::poll_timeout)
@@ -33,10 +33,10 @@ pub use plain::{PlainConfig, PlainGateway};
 /// Everything a gateway draws at random it draws from seeds it was made with.
 pub trait Gateway: Any {
     /// A frame of the LAN.
-    fn from_lan(&mut self, frame: &[u8], now: Time, out: &mut Output);
+    fn handle_lan(&mut self, frame: &[u8], now: Time, out: &mut Output);
 
     /// A datagram from path `path`.
-    fn from_wan(&mut self, path: u8, datagram: &[u8], now: Time, out: &mut Output);
+    fn handle_wan(&mut self, path: u8, datagram: &[u8], now: Time, out: &mut Output);
 
     /// The end of a burst, or a timer.
     fn poll(&mut self, now: Time, out: &mut Output);

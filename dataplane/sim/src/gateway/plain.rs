@@ -124,7 +124,7 @@ fn write_outer(datagram: &mut Vec<u8>, len: usize) {
 }
 
 impl Gateway for PlainGateway {
-    fn from_lan(&mut self, frame: &[u8], _now: Time, out: &mut Output) {
+    fn handle_lan(&mut self, frame: &[u8], _now: Time, out: &mut Output) {
         let is_ipv4 = frame.get(12..ETHERNET_LEN) == Some(&ETHERTYPE_IPV4);
         let len = frame.len().saturating_sub(ETHERNET_LEN);
         if !is_ipv4 || len < IPV4_LEN || len > self.config.mtu {
@@ -153,7 +153,7 @@ impl Gateway for PlainGateway {
         self.sent.headers += (datagram.len() - frame.len()) as u64;
     }
 
-    fn from_wan(&mut self, _path: u8, datagram: &[u8], _now: Time, out: &mut Output) {
+    fn handle_wan(&mut self, _path: u8, datagram: &[u8], _now: Time, out: &mut Output) {
         let Some(packet) = self.open(datagram) else {
             return;
         };
@@ -210,13 +210,13 @@ mod tests {
 
     fn cross(gateway: &mut PlainGateway, datagram: &[u8]) -> Vec<Vec<u8>> {
         let mut out = Output::default();
-        gateway.from_wan(0, datagram, Time(0), &mut out);
+        gateway.handle_wan(0, datagram, Time(0), &mut out);
         out.take_frames().collect()
     }
 
     fn datagram(gateway: &mut PlainGateway, frame: &[u8]) -> Vec<u8> {
         let mut out = Output::default();
-        gateway.from_lan(frame, Time(0), &mut out);
+        gateway.handle_lan(frame, Time(0), &mut out);
         let (_, datagram) = out.take_datagrams().next().expect("a datagram");
         datagram
     }
@@ -235,7 +235,7 @@ mod tests {
         // A small one is padded to 16.
         assert_eq!(datagram(&mut a, &frame(2, 9)).len(), ETHERNET_LEN + 48 + 60);
         let mut out = Output::default();
-        a.from_lan(&frame(3, 1_420), Time(0), &mut out);
+        a.handle_lan(&frame(3, 1_420), Time(0), &mut out);
         assert!(out.is_empty(), "larger than the MTU");
     }
 

@@ -294,7 +294,7 @@ impl World {
         match event {
             Event::Arrival { to, path, datagram } => {
                 let gateway = &mut self.places[to.index()].gateway;
-                gateway.from_wan(path, &datagram, self.now, &mut self.out);
+                gateway.handle_wan(path, &datagram, self.now, &mut self.out);
                 self.out.give_back(datagram);
                 self.settle(to);
             }
@@ -314,7 +314,7 @@ impl World {
                     self.spin();
                 }
                 self.arm_host(flow, site);
-                self.from_hosts(flow, site);
+                self.send_burst(flow, site);
             }
             Event::Look => self.look(),
         }
@@ -330,15 +330,15 @@ impl World {
     }
 
     /// What a host has just sent goes through its gateway, as one burst.
-    fn from_hosts(&mut self, flow: usize, site: Site) {
+    fn send_burst(&mut self, flow: usize, site: Site) {
         if self.frames.is_empty() {
             return;
         }
-        self.to_gateway(flow, site);
+        self.hand_over(flow, site);
         self.settle(site);
     }
 
-    fn to_gateway(&mut self, flow: usize, site: Site) {
+    fn hand_over(&mut self, flow: usize, site: Site) {
         let Self {
             now,
             oracle,
@@ -360,7 +360,7 @@ impl World {
                 stats.sent += 1;
                 stats.sent_bytes += frame.len() as u64;
             }
-            gateway.from_lan(frame, *now, out);
+            gateway.handle_lan(frame, *now, out);
         });
     }
 
@@ -433,7 +433,7 @@ impl World {
                 end.host.receive(&frame, self.now, &mut self.frames);
                 self.arm_host(flow, site);
                 have_answered |= !self.frames.is_empty();
-                self.to_gateway(flow, site);
+                self.hand_over(flow, site);
             }
             self.out.give_back(frame);
         }
