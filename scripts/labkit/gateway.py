@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import pathlib
+import re
 import socket
 import time
 
@@ -130,6 +131,18 @@ class Gateway:
     @property
     def file(self):
         return self.lab.directory / f"{self.node}.toml"
+
+    def refusal(self):
+        """The one line with which the program refuses this configuration, or None."""
+        self.file.write_text(as_toml(self.configuration))
+        command = (self.lab.binary, "run", "--config", self.file, "--check")
+        done = self.lab.inside(f"gw-{self.side}", *command, check=False)
+        if done.returncode == 0:
+            return None
+        lines = [line for line in done.stderr.splitlines() if not line.startswith("note")]
+        line = lines[-1] if lines else f"--check ended with {done.returncode}"
+        # Which file and line it was does not matter: the lab wrote it.
+        return re.sub(rf"^shardgate: ({re.escape(str(self.file))}:(\d+: )? ?)?", "", line)
 
     def start(self):
         """Starts the process and waits until it says that it is healthy."""

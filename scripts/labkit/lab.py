@@ -309,10 +309,16 @@ class Lab:
 
     def set_path(self, path):
         """Changes what lies between the gateways; returns the counters of what lay there."""
-        counters = self.wan.stop() if self.wan else None
+        counters = self.cut()
         self.path = path
         self.wan = wan.Emulator(self, path) if path else wan.Bridge(self)
         self.wan.start()
+        return counters
+
+    def cut(self):
+        """Takes away what lies between the gateways; returns its counters."""
+        counters = self.wan.stop() if self.wan else None
+        self.wan = None
         return counters
 
     def link_counters(self, node, device):
@@ -393,6 +399,13 @@ class Lab:
             for gateway in gateways:
                 if gateway.process and gateway.process in self._processes:
                     self.stop(gateway.process)
+
+    def refusal(self, *, placement="inline", settings=()):
+        """The one line with which the program refuses such gateways, or None."""
+        gateway = Gateway(
+            self, "a", placement=placement, hugepages=self.hugepages, settings=settings
+        )
+        return gateway.refusal()
 
     def _reached(self, target, *, timeout=15.0):
         """Waits until host-a has an answer from host-b; returns the target."""

@@ -95,22 +95,29 @@ class TcpFlow:
         streams=1,
         omit=0,
         nodes=("host-a", "host-b"),
+        begin=True,
     ):
         self.lab = lab
         self.limit_s = omit + seconds + 40
-        client, server = nodes
+        self.node, server = nodes
+        self.client = None
         listen = ("iperf3", "-s", "-1", "-p", IPERF_PORT, "--forceflush")
         self.server = lab.start(f"iperf3-{server}", listen, server)
-        command = ["iperf3", "-c", target, "-p", IPERF_PORT, "-C", congestion, "-t", seconds]
-        command += ["-P", streams, "-O", omit, "-J", "--connect-timeout", 10_000]
+        self.command = ["iperf3", "-c", target, "-p", IPERF_PORT, "-C", congestion, "-t", seconds]
+        self.command += ["-P", streams, "-O", omit, "-J", "--connect-timeout", 10_000]
         if reverse:
-            command.append("-R")
+            self.command.append("-R")
         try:
             self.server.wait_until(lambda: "Server listening" in self.server.output(), "listening")
-            self.client = lab.start(f"iperf3-{client}", command, client)
+            if begin:
+                self.begin()
         except BaseException:
             lab.stop(self.server)
             raise
+
+    def begin(self):
+        """Starts the client, if it was not to start at once."""
+        self.client = self.lab.start(f"iperf3-{self.node}", self.command, self.node)
 
     def finish(self):
         """Waits for its end; returns the `Goodput`."""

@@ -16,6 +16,13 @@ def parser(program, text):
     )
 
 
+def count(text):
+    """A number of things or seconds: whole, and at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 on")
+    return int(text)
+
+
 def add_lab_options(options, *, placement=True):
     """What every program that makes a lab understands."""
     options.add_argument(
@@ -46,7 +53,7 @@ def add_lab_options(options, *, placement=True):
         dest="settings",
         metavar="SECTION.KEY=VALUE",
         action="append",
-        type=_setting,
+        type=setting,
         default=[],
         help="a setting of both gateways, such as tunnel.ordering=none; may be repeated",
     )
@@ -75,7 +82,8 @@ def lab_of(arguments, **more):
     return Lab(binary=arguments.binary, name=arguments.name, hugepages=arguments.hugepages, **more)
 
 
-def _setting(text):
+def setting(text):
+    """`section.key=value`, for an option."""
     try:
         return parse_setting(text)
     except LabError as error:
