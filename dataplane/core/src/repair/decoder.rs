@@ -69,7 +69,7 @@ pub struct DecoderStats {
 pub struct Decoder {
     coder: Coder,
     history: History,
-    equations: Equations,
+    pub(super) equations: Equations,
     /// The symbols of the equations, by place.
     symbols: Box<[u8]>,
     stride: usize,

@@ -1,5 +1,9 @@
 //! Encoder and decoder together, against what was sent.
 
+mod bounds;
+mod oracle;
+mod sender;
+
 use core::time::Duration;
 
 use shardgate_erasure::Coder;
@@ -94,25 +98,31 @@ fn receive(decoder: &mut Decoder, shard: &Sent) -> Vec<Seq> {
     rebuilt
 }
 
+/// A buffer of which nothing is used yet.
+fn empty() -> HeapBuffer {
+    HeapBuffer::new(crate::limits::HEADROOM, 2_048)
+}
+
+/// A repair shard by request over `count` source shards from `first` on.
+fn requested(first: Seq, count: u32, repair_index: u8) -> Sent {
+    let payloads: Vec<_> = (0..count).map(|n| payload(first.plus(n))).collect();
+    let sources = (0..count).zip(&payloads);
+    let sources = sources.map(|(n, payload)| (source(first.plus(n), payload), payload.as_slice()));
+    let mut buffer = empty();
+    let header = combine(Coder::new(), repair_index, 7, sources, &mut buffer);
+    let header = header.expect("a window");
+    parsed(Symbol { header, buffer })
+}
+
 #[test]
 fn every_pattern_of_sixteen_and_four() {
-    let sent = stream(Seq(u32::MAX - 5 - 16), 16, plan(4, 16));
+    let first = Seq(u32::MAX - 5 - 16);
+    let sources: Vec<_> = (0..16)
+        .map(|n| first.plus(n))
+        .map(|seq| Sent::Source(source(seq, &payload(seq)), payload(seq)))
+        .collect();
     // One window of sixteen: by request, as a block code has it.
-    let sources: Vec<_> = sent
-        .iter()
-        .filter_map(|shard| match shard {
-            Sent::Source(header, payload) => Some((*header, payload.as_slice())),
-            Sent::Repair(..) => None,
-        })
-        .collect();
-    let repairs: Vec<_> = (60..64)
-        .map(|index| {
-            let mut buffer = HeapBuffer::new(crate::limits::HEADROOM, 2_048);
-            let header = combine(Coder::new(), index, 7, sources.iter().copied(), &mut buffer);
-            let header = header.expect("a window of 16");
-            parsed(Symbol { header, buffer })
-        })
-        .collect();
+    let repairs: Vec<_> = (60..64).map(|index| requested(first, 16, index)).collect();
     let mut decoder = Decoder::new(Coder::new(), PAYLOAD_MAX);
     for lost in 0u32..1 << 20 {
         let (lost_sources, lost_repairs) = (lost & 0xffff, lost >> 16);
@@ -121,9 +131,9 @@ fn every_pattern_of_sixteen_and_four() {
             continue;
         }
         decoder.reset();
-        for (bit, (header, payload)) in sources.iter().enumerate() {
+        for (bit, shard) in sources.iter().enumerate() {
             if lost_sources >> bit & 1 == 0 {
-                decoder.source(header, payload, |_| unreachable!("no repair shard yet"));
+                receive(&mut decoder, shard);
             }
         }
         let mut rebuilt = 0;
