@@ -1,0 +1,170 @@
+//! The table of standing repair, measured: what is lost behind a Gilbert-Elliott channel once the
+//! codec has done its work, and how long a hole stays open.
+//!
+//!     cargo test --release -p shardgate-core --test repair_standing -- --ignored --nocapture
+
+use std::io::Write;
+use std::time::Duration;
+
+use shardgate_core::buffer::{Buffer, HeapBuffer, HeapPool};
+use shardgate_core::repair::{Decoder, Encoder, RepairPlan};
+use shardgate_core::seq::Seq;
+use shardgate_core::time::Time;
+use shardgate_core::wire::shard::{RepairHeader, SourceHeader};
+use shardgate_erasure::Coder;
+
+/// Numbers from a seed (Steele et al., "Fast splittable pseudorandom number generators", 2014).
+struct SplitMix(u64);
+
+impl SplitMix {
+    fn unit(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+/// Loses a share `loss` of the shards in runs of the mean length `burst`; independently if that
+/// is 1.
+struct Channel {
+    random: SplitMix,
+    enter: f64,
+    stay: f64,
+    bad: bool,
+}
+
+impl Channel {
+    fn new(loss: f64, burst: f64, seed: u64) -> Self {
+        let (enter, stay) = if burst <= 1.0 {
+            (loss, loss)
+        } else {
+            (loss / (burst * (1.0 - loss)), 1.0 - 1.0 / burst)
+        };
+        Self {
+            random: SplitMix(seed),
+            enter,
+            stay,
+            bad: false,
+        }
+    }
+
+    fn loses(&mut self) -> bool {
+        let chance = if self.bad { self.stay } else { self.enter };
+        self.bad = self.random.unit() < chance;
+        self.bad
+    }
+}
+
+#[derive(Debug)]
+struct Measured {
+    /// Source shards neither received nor rebuilt, of all.
+    residual: f64,
+    /// Source shards sent from a lost one until it was rebuilt: mean, and of 95 in 100 not more.
+    mean: f64,
+    p95: usize,
+}
+
+fn measure(loss: f64, burst: f64, every: u8, window: u8, count: u32, seed: u64) -> Measured {
+    let mut channel = Channel::new(loss, burst, seed);
+    let mut encoder = Encoder::<HeapBuffer>::new(Coder::new(), 1);
+    let mut decoder = Decoder::new(Coder::new(), 1);
+    let mut pool = HeapPool::new(usize::MAX, 64);
+    encoder.set_plan(Some(RepairPlan {
+        every,
+        window,
+        delay_max: Duration::from_secs(1),
+    }));
+    let mut lost = 0u64;
+    let mut waited = [0u64; 256];
+    for number in 0..count {
+        let seq = Seq(number);
+        let payload = [number as u8];
+        let mut header = SourceHeader {
+            repeat: false,
+            shard_id: 0,
+            shard_count: 1,
+            seq,
+            same_path: 0,
+            sent_at_us: 0,
+            first_frame: 0,
+            payload_len: 1,
+            crc32c: 0,
+        };
+        header.crc32c = header.checksum(&payload);
+        let mut rebuilt = |shard: shardgate_core::repair::Rebuilt<'_>| {
+            assert_eq!(shard.payload, [shard.header.seq.0 as u8]);
+            waited[seq.distance_from(shard.header.seq) as usize] += 1;
+        };
+        if channel.loses() {
+            lost += 1;
+        } else {
+            decoder.source(&header, &payload, &mut rebuilt);
+        }
+        encoder.add(&header, &payload, Time::ZERO, &mut pool, |symbol| {
+            if !channel.loses() {
+                let (header, symbol) = RepairHeader::parse(symbol.buffer.data()).expect("sound");
+                decoder.repair(&header, symbol, &mut rebuilt);
+            }
+        });
+    }
+    let rebuilt: u64 = waited.iter().sum();
+    let within = |share: f64| {
+        let mut below = 0;
+        waited.iter().position(|&count| {
+            below += count;
+            below as f64 >= share * rebuilt as f64
+        })
+    };
+    let total: u64 = waited
+        .iter()
+        .zip(0..)
+        .map(|(&count, waited)| count * waited)
+        .sum();
+    Measured {
+        residual: (lost - rebuilt) as f64 / f64::from(count),
+        mean: total as f64 / rebuilt.max(1) as f64,
+        p95: within(0.95).unwrap_or(0),
+    }
+}
+
+#[test]
+#[ignore = "prints candidates for the table; takes minutes"]
+fn candidates() {
+    let mut out = std::io::stdout();
+    writeln!(out, "  loss  burst   s    W   residual   mean  95 %").expect("stdout");
+    for (loss, overheads) in [
+        (0.001, &[32u8, 24][..]),
+        (0.002, &[24, 20]),
+        (0.005, &[24, 20]),
+        (0.01, &[20, 16, 15]),
+        (0.02, &[16, 13]),
+        (0.03, &[12, 11]),
+        (0.05, &[10, 9, 8]),
+        (0.07, &[8, 7]),
+        (0.1, &[7, 6]),
+        (0.15, &[6]),
+    ] {
+        for burst in [1.0, 2.0, 3.0, 4.0, 6.0, 8.0] {
+            for &every in overheads {
+                for open in [1, 2, 3, 4, 5, 6, 8] {
+                    let Some(window) = every.checked_mul(open).filter(|&window| window <= 128)
+                    else {
+                        continue;
+                    };
+                    let got = measure(loss, burst, every, window, 2_000_000, 1);
+                    writeln!(
+                        out,
+                        "{:5.1} % {burst:5.1} {every:3} {window:4}   {:.2e} {:6.1} {:5}",
+                        loss * 100.0,
+                        got.residual,
+                        got.mean,
+                        got.p95
+                    )
+                    .expect("stdout");
+                }
+            }
+        }
+    }
+}
