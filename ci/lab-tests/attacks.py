@@ -99,6 +99,14 @@ def renumbered(frame, chance):
     return carried_by(frame, bytes(payload))
 
 
+def forged_header(frame, chance):
+    """A clear header that could be the next one's, and nothing true behind it."""
+    payload = bytearray(frame[PAYLOAD : PAYLOAD + CLEAR_HEADER])
+    (path_number,) = struct.unpack_from("!Q", payload, 8)
+    struct.pack_into("!Q", payload, 8, path_number + chance.randrange(1 << 15))
+    return carried_by(frame, bytes(payload) + chance.randbytes(chance.randrange(41, 1400)))
+
+
 def unknown_receiver(frame, chance):
     payload = bytearray(frame[PAYLOAD:])
     payload[4:8] = bytes(byte ^ 0xA5 for byte in payload[4:8])
@@ -147,6 +155,7 @@ ATTACKS = {
     "garbage": garbage,
     "truncated": truncated,
     "forged": forged,
+    "forged header": forged_header,
     "renumbered": renumbered,
     "unknown receiver": unknown_receiver,
     "other version": other_version,

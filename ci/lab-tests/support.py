@@ -6,6 +6,7 @@ A machine that cannot make a lab skips them and says why; anything else that is 
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -20,7 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 # What the tests need of the lab; they import it from here, since here the path is set.
-from labkit import counters, measure, wan  # noqa: E402, F401
+from labkit import counters, measure, thin, wan  # noqa: E402, F401
 from labkit.gateway import (  # noqa: E402, F401
     PLACEMENTS,
     Gateway,
@@ -78,6 +79,14 @@ class LabTest(unittest.TestCase):
     def show_logs(self):
         self.lab.show_logs()
 
+    def settings(self, **tunnel):
+        """Settings of [tunnel]; fails with the program's own line if it refuses them."""
+        found = [(("tunnel", key), value) for key, value in tunnel.items()]
+        line = self.lab.refusal(settings=found)
+        if line:
+            self.fail(f"refused: {line}")
+        return found
+
     def tunnel(self, **options):
         """Two gateways until the test ends."""
         return self.enterContext(self.lab.shardgate(**options))
@@ -114,16 +123,24 @@ def leftovers():
 _tool_folder = contextlib.ExitStack()
 
 
+@functools.cache
+def compiled(name, *sources):
+    """A C program of ci/, compiled once per run."""
+    folder = _tool_folder.enter_context(tempfile.TemporaryDirectory(prefix="shardgate-"))
+    path = pathlib.Path(folder, name)
+    sources = [ROOT / "ci" / name / source for source in sources]
+    run("cc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-o", path, *sources)
+    return path
+
+
 def integrity_tool():
-    """The sender and receiver of ci/integrity, compiled once per run."""
-    if not hasattr(integrity_tool, "path"):
-        folder = _tool_folder.enter_context(tempfile.TemporaryDirectory(prefix="shardgate-"))
-        path = pathlib.Path(folder, "integrity")
-        source = ROOT / "ci" / "integrity"
-        run("cc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-o", path,
-            source / "main.c", source / "frames.c")  # fmt: skip
-        integrity_tool.path = path
-    return integrity_tool.path
+    """The sender and receiver of ci/integrity."""
+    return compiled("integrity", "main.c", "frames.c")
+
+
+def injector_tool():
+    """What puts frames on a device at a rate."""
+    return compiled("injector", "main.c")
 
 
 class Stream:

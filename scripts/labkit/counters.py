@@ -17,12 +17,16 @@ FIGURES = {
     "shards_sent": "peers.*.streams_out.*.shards",
     "feedback_sent": "peers.*.path.numbered",
     "shards_received": "peers.*.streams_in.*.shards",
-    # Delivery. A frame whose place in its lane was passed over is lost, unless it is recovered: then
-    # it is delivered late, as a straggler.
+    # Delivery. A frame whose place in its lane was passed over is lost, unless it is recovered:
+    # then it is delivered late, as a straggler.
     "frames_delivered": "peers.*.streams_in.*.frames",
     "frames_straggled": "peers.*.streams_in.*.stragglers",
     "frames_passed_over": "peers.*.streams_in.*.frames_skipped",
     "frames_recovered": "peers.*.streams_in.*.frames_recovered",
+    # How often a stream was begun anew, and a key agreed on.
+    "stream_resets": "peers.*.streams_in.*.resets",
+    "stream_jumps": "peers.*.streams_in.*.jumps",
+    "sessions_established": "sessions.*.sessions_established",
 }
 # What a person wants to see of a run.
 SUMMARY = (
@@ -68,6 +72,8 @@ REASONS_OF_INJECTION = {
     "replayed": ("replayed", "too_old", "duplicate"),
     "bad checksum": ("outer_checksum",),
     "false init": ("handshake", "malformed", "ring_full"),
+    # A forged shard may bear a number that a real one had.
+    "forged header": ("forged", "replayed", "too_old", "duplicate"),
     "wild": ("not_for_us", "malformed", "outer_checksum", "fragment"),
 }  # fmt: skip
 

@@ -1,0 +1,130 @@
+#!/usr/bin/env python3
+"""20,000 forged, replayed or duplicated shards a second, behind the bottleneck.
+
+The injector stands where no path slows it down: at the last link before gw-b. All the while a TCP
+flow crosses the path, and its goodput is compared with that of the same flow undisturbed, before
+and after. Every injected shard is counted by a reason that fits; memory, reassembly and sessions
+stay as they are.
+"""
+
+import json
+import struct
+import sys
+import time
+
+from attacks import LISTEN_PORT, Tap, make
+from support import LabTest, Options, counters, injector_tool, main, measure, wan
+
+PER_SECOND = 20_000
+SECONDS = 3
+SECONDS_THOROUGH = 20
+# Distinct frames of a flood; the injector repeats them.
+DISTINCT = 4096
+OVERHEARD = 1000
+# What an overloaded machine's injector and the victim's own ring may lose of them.
+INJECTED_MIN = 0.5
+COUNTED_MIN = 0.98
+# The path is slow enough that its rate and not a CPU bounds the flow.
+GOODPUT_SHARE_MIN = 0.8
+GROWTH_KIB_MAX = 4096
+BUFFERS_GROWTH_MAX = 256
+# Of all pools while the flood lasts: a tenth of a second of it is twice that.
+BUFFERS_IN_USE_MAX = 1024
+# A copy of what is overheard before the path overtakes nothing if it comes so much later.
+ECHO_DELAY_MS = 100
+# The path carries some 4,000 a second.
+ECHO_COPIES = 5
+
+
+class Flood(LabTest):
+    path = wan.Path(delay_ms=10, rate_mbit=50)
+
+    def test_forged(self):
+        self.flood("forged header")
+
+    def test_replayed(self):
+        self.flood("replayed")
+
+    def test_duplicated(self):
+        self.flood("duplicated")
+
+    def flood(self, kind):
+        self.seconds = SECONDS_THOROUGH if Options.thorough else SECONDS
+        tunnel = self.tunnel()
+        victim = tunnel.b
+        # Memory that is taken once is taken, and lanes have begun, before the first look.
+        self.goodput(tunnel)
+        undisturbed = [self.goodput(tunnel)]
+        before, resident = self.look(victim), victim.resident_kib()
+        flow = measure.TcpFlow(self.lab, tunnel.target, seconds=self.seconds, omit=1)
+        injector = self.inject(kind)
+        in_use_most = 0
+        deadline = time.monotonic() + self.seconds + 30
+        while injector.running() and time.monotonic() < deadline:
+            in_use_most = max(in_use_most, self.look(victim)["in_use"])
+            time.sleep(0.1)
+        disturbed = flow.finish().mbit_per_s
+        self.assertEqual(self.lab.stop(injector), 0, injector.tail())
+        sent = json.loads(injector.output())
+        time.sleep(1)
+        after, grown = self.look(victim), victim.resident_kib() - resident
+        undisturbed.append(self.goodput(tunnel))
+        share = disturbed / (sum(undisturbed) / len(undisturbed))
+        figures = {
+            "kind": kind, "injected": sent, "undisturbed_mbit_per_s": undisturbed,
+            "disturbed_mbit_per_s": disturbed, "share": share, "resident_growth_kib": grown,
+            "in_use_most": in_use_most,
+            "before": before, "after": after,
+        }  # fmt: skip
+        print(json.dumps(figures), file=sys.stderr)
+        self.check(kind, sent, before, after)
+        self.assertLessEqual(grown, GROWTH_KIB_MAX)
+        self.assertLessEqual(in_use_most, BUFFERS_IN_USE_MAX)
+        self.assertGreaterEqual(share, GOODPUT_SHARE_MIN, figures)
+
+    def goodput(self, tunnel):
+        return measure.tcp_goodput(self.lab, tunnel.target, seconds=self.seconds, omit=1).mbit_per_s
+
+    def inject(self, kind):
+        """Starts the injector, which ends by itself."""
+        if kind == "duplicated":
+            plan = ("echo", wan.LEFT, wan.RIGHT, PER_SECOND, self.seconds)
+            plan = (*plan, ECHO_DELAY_MS, LISTEN_PORT, ECHO_COPIES)
+        else:
+            tap = Tap(self.lab)
+            self.addCleanup(tap.close)
+            overheard = tap.overhear(OVERHEARD)
+            file = self.lab.directory / "flood.frames"
+            with open(file, "wb") as out:
+                for frame in make(kind, overheard, DISTINCT, seed=1):
+                    out.write(struct.pack("!H", len(frame)) + frame)
+            plan = ("send", wan.RIGHT, file, PER_SECOND, self.seconds)
+        return self.lab.start("injector", (injector_tool(), *plan), "wan")
+
+    @staticmethod
+    def look(gateway):
+        document = gateway.stats()
+        names = ("stream_resets", "stream_jumps", "sessions_established")
+        return {
+            "drops": counters.drops(document),
+            "in_use": sum(in_use for _, _, in_use in counters.pools(document)),
+            "missed": counters.figure(document, "wan_rx_missed"),
+            **{name: counters.figure(document, name) for name in names},
+        }
+
+    def check(self, kind, sent, before, after):
+        reasons = counters.REASONS_OF_INJECTION["replayed" if kind == "duplicated" else kind]
+        counted = sum(
+            after["drops"].get(reason, 0) - before["drops"].get(reason, 0) for reason in reasons
+        )
+        missed = after["missed"] - before["missed"]
+        self.assertGreater(sent["sent"], INJECTED_MIN * PER_SECOND * self.seconds, sent)
+        self.assertEqual(sent["overrun"], 0)
+        self.assertGreaterEqual(counted + missed, COUNTED_MIN * sent["sent"], (reasons, after))
+        for name in ("stream_resets", "stream_jumps", "sessions_established"):
+            self.assertEqual(after[name], before[name], name)
+        self.assertLessEqual(after["in_use"] - before["in_use"], BUFFERS_GROWTH_MAX)
+
+
+if __name__ == "__main__":
+    main()
