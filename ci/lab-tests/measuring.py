@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+"""The programs that measure: they end with figures, go on where they were, and leave nothing."""
+
+import json
+import pathlib
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+
+from support import ROOT, Lab, Options, leftovers, main, measure, run, thin, wan
+
+SCRIPTS = ROOT / "scripts"
+QUICK = ("--rounds", "1", "--seconds", "2", "--no-hugepages")
+
+
+class Program(unittest.TestCase):
+    def setUp(self):
+        before = leftovers()
+        self.addCleanup(lambda: self.assertEqual(leftovers(), before))
+        folder = tempfile.TemporaryDirectory(prefix="shardgate-")
+        self.addCleanup(folder.cleanup)
+        self.out = pathlib.Path(folder.name, "out.json")
+
+    def command(self, name, *options):
+        return [SCRIPTS / name, "--binary", Options.binary, *QUICK, *options]
+
+    def document(self, name, *options):
+        done = run(*self.command(name, "--json", *options), timeout=180)
+        return json.loads(done.stdout), done.stderr
+
+    def refuses(self, part, name, *options):
+        done = run(*self.command(name, *options), check=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertEqual(done.stdout, "")
+        self.assertIn(part, done.stderr.strip().splitlines()[-1])
+
+
+class Experiment(Program):
+    def experiment(self, *options):
+        grid = ("--paths", "loss_1", "--repair", "off", "--retransmit", "default")
+        return self.document("experiment", "--out", self.out, "--pings", "20", *grid, *options)
+
+    def test_measures_refuses_and_goes_on(self):
+        wrong = "fixed:soon"
+        options = ("--hold", "5", "40", "--predictor", "default", wrong)
+        document, said = self.experiment(*options)
+        cells = document["cells"]
+        self.assertEqual(len(cells), 4)
+        for cell in cells:
+            if cell["configuration"].get("predictor") == wrong:
+                self.assertIn("tunnel.predictor", cell["refused"])
+                self.assertNotIn("\n", cell["refused"])
+                self.assertEqual(cell["rounds"], {})
+            else:
+                self.assertIsNone(cell["refused"])
+                self.check(cell["rounds"]["1"])
+        self.assertEqual(said.count("left out:"), 2, said)
+        again, said = self.experiment("--hold", "5", "40")
+        self.assertIn("0 of 2 measurements", said)
+        self.assertEqual(again["cells"], cells)
+        shown = run(*self.command("experiment", "--out", self.out, "--show")).stdout
+        self.assertIn("goodput", shown)
+        self.assertIn("refused:", shown)
+        # A table holds what was measured alike.
+        self.refuses("another seconds", "experiment", "--out", self.out, "--seconds", "3")
+
+    def check(self, found):
+        self.assertGreater(found["tcp"]["mbit_per_s"], 0)
+        self.assertGreaterEqual(found["ping"]["median_ms"], 40)
+        self.assertGreaterEqual(found["thin"]["p50_ms"], 20)
+        self.assertLess(found["thin"]["p50_ms"], 200)
+        self.assertEqual(len(found["thin_delays_ms"]), found["thin"]["received"])
+        self.assertGreater(found["thin"]["received"], 0.8 * found["thin"]["sent"])
+        self.assertGreaterEqual(found["queue"]["delay_ms"], 0)
+        self.assertTrue(-0.01 < found["bytes_added"] < 0.3, found["bytes_added"])
+
+    def test_wrong_input_is_one_line(self):
+        self.refuses("--out", "experiment")
+        self.refuses("invalid choice: 'nowhere'", "experiment", "--out", "x", "--paths", "nowhere")
+        self.refuses("give another --out", "experiment", "--out", "/nowhere/x")
+        self.refuses("nothing was measured", "experiment", "--out", self.out, "--show")
+        self.out.write_text("[]")
+        self.refuses("give another --out", "experiment", "--out", self.out)
+
+    def test_interrupted_keeps_what_it_has(self):
+        command = self.command("experiment", "--out", self.out, "--hold", "1", "2", "3", "4", "5")
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self.addCleanup(child.stderr.close)
+        deadline = time.monotonic() + 60
+        while not self.measured() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        child.send_signal(signal.SIGINT)
+        self.assertEqual(child.wait(30), 130, child.stderr.read().decode())
+        self.assertTrue(self.measured())
+
+    def measured(self):
+        if not self.out.exists():
+            return 0
+        return sum(len(cell["rounds"]) for cell in json.loads(self.out.read_text())["cells"])
+
+
+class Fairness(Program):
+    def test_two_flows_at_one_bottleneck(self):
+        document, _ = self.document("fairness", "--settle", "1", "--seconds", "3")
+        (results,) = document["rounds"]
+        self.assertEqual(list(results), ["plain", "wireguard-go", "shardgate"])
+        for carrier, found in results.items():
+            both = found["tunnelled"]["mbit_per_s"] + found["beside"]["mbit_per_s"]
+            # They share 200 Mbit/s, and neither is shut out.
+            self.assertTrue(100 < both < 200, (carrier, both))
+            self.assertTrue(0.02 < found["share"] < 0.98, (carrier, found["share"]))
+            self.assertGreater(found["queue"]["frames"], 1)
+
+    def test_a_path_without_a_rate_is_refused(self):
+        self.refuses("no bottleneck", "fairness", "--path", "unlimited")
+
+
+class Compare(Program):
+    def test_shares_of_the_own_clean_run(self):
+        options = ("--paths", "clean", "burst_1", "far", "--rivals", "plain", "inline")
+        for setting in ("tunnel.repair=off", "tunnel.retransmit=false"):
+            options += ("--set", setting)
+        document, _ = self.document("compare", "--pings", "20", *options)
+        clean, burst, far = (path["rivals"]["inline"] for path in document["paths"])
+        speeds = [found["mbit_per_s"]["median"] for found in (clean, burst)]
+        self.assertIsNone(clean["of_own_clean"])
+        self.assertEqual(burst["of_own_clean"], speeds[1] / speeds[0])
+        self.assertIsNone(far["of_own_clean"], "another rate and delay")
+        # With nothing but shards sent, their headers account for every byte but the probes'.
+        self.assertLess(abs(clean["bytes_added"]), 0.002)
+        self.assertIsNone(document["paths"][0]["rivals"]["plain"]["bytes_added"])
+
+
+class Thin(unittest.TestCase):
+    """A thin flow sees what the emulator does."""
+
+    def test_delay_loss_and_duplicates(self):
+        path = wan.Path(delay_ms=30, loss_percent=10, duplicate_percent=10)
+        with Lab(path=path, hugepages="off", binary=Options.binary) as lab, lab.plain() as target:
+            found = thin.Flow(lab, target, seconds=5, rate=400).finish()
+            self.assertTrue(0.05 < found.lost_share < 0.15, found.as_json())
+            self.assertTrue(100 < found.duplicates < 260, found.as_json())
+            self.assertEqual(found.reordered, 0)
+            self.assertTrue(30 <= found.quantile_ms(0.5) < 32, found.as_json())
+            lab.set_path(wan.Path(delay_ms=30, jitter_ms=5))
+            found = thin.Flow(lab, target, seconds=5, rate=400).finish()
+            self.assertEqual((found.lost, found.duplicates), (0, 0))
+            self.assertGreater(found.reordered, 100)
+            # A normal distribution's 99 % are 2.33 deviations above its mean.
+            self.assertTrue(39 < found.quantile_ms(0.99) < 45, found.as_json())
+
+    def test_a_saturating_flow_fills_the_queue(self):
+        path = wan.Path(delay_ms=10, rate_mbit=20, queue_frames=100)
+        with Lab(path=path, hugepages="off", binary=Options.binary) as lab, lab.plain() as target:
+            flow = measure.TcpFlow(lab, target, seconds=6)
+            time.sleep(2)
+            found = thin.Flow(lab, target, seconds=3).finish(linger=0.5)
+            flow.finish()
+            report = lab.cut()
+        # 100 full frames at 20 Mbit/s are 60 ms; a cubic flow keeps some of them there.
+        queue = report["left_to_right"]["queue"]
+        self.assertTrue(50 < queue["delay_ms"]["max"] < 62, queue["delay_ms"])
+        self.assertTrue(15 < found.quantile_ms(0.5) < 75, found.as_json())
+        self.assertGreater(queue["delay_ms"]["mean"], 5)
+
+
+if __name__ == "__main__":
+    main()
