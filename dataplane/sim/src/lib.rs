@@ -33,4 +33,5 @@ pub mod packet;
 pub mod path;
 pub mod profiles;
 mod seeds;
+pub mod tcp;
 pub mod world;

@@ -1,0 +1,97 @@
+//! What several tests of the world need.
+
+use std::time::Duration;
+
+use shardgate_core::time::Time;
+use shardgate_sim::gateway::{Gateway, Output, PlainConfig, PlainGateway, SentBytes};
+use shardgate_sim::path::PathProfile;
+use shardgate_sim::world::World;
+
+/// A point in virtual time.
+pub fn at(seconds: f64) -> Time {
+    Time::ZERO + Duration::from_secs_f64(seconds)
+}
+
+/// A plain tunnel's two ends.
+pub fn plain() -> [Box<dyn Gateway>; 2] {
+    [(); 2].map(|()| Box::new(PlainGateway::new(PlainConfig::default())) as Box<dyn Gateway>)
+}
+
+/// A world over one path.
+pub fn world(gateways: [Box<dyn Gateway>; 2], path: &PathProfile, seed: u64) -> World {
+    World::new(gateways, std::slice::from_ref(path), seed).expect("a valid profile")
+}
+
+/// What a [`Wire`] does to a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes as it is.
+    Pass,
+    /// It does not go.
+    Drop,
+    /// It gets a congestion mark, if its transport understands it.
+    Mark,
+}
+
+/// No tunnel at all: frames are datagrams. `fate` sees each frame with its number, from 0.
+pub struct Wire<F> {
+    fate: F,
+    count: u64,
+    sent: SentBytes,
+    /// Frames marked.
+    pub marked: u64,
+}
+
+impl<F> Wire<F> {
+    pub fn new(fate: F) -> Self {
+        Self {
+            fate,
+            count: 0,
+            sent: SentBytes::default(),
+            marked: 0,
+        }
+    }
+}
+
+impl<F: FnMut(u64, &[u8]) -> Fate + 'static> Gateway for Wire<F> {
+    fn handle_lan(&mut self, frame: &[u8], _now: Time, out: &mut Output) {
+        let fate = (self.fate)(self.count, frame);
+        self.count += 1;
+        if fate == Fate::Drop {
+            return;
+        }
+        let datagram = out.datagram(0);
+        datagram.extend_from_slice(frame);
+        self.sent.frames += frame.len() as u64;
+        if fate == Fate::Mark && frame[15] & 0b11 == 0b10 {
+            self.marked += 1;
+            datagram[15] |= 0b11;
+            // RFC 1624 for a word that grows by one.
+            let sum = u16::from_be_bytes([datagram[24], datagram[25]]);
+            let sum = sum.checked_sub(1).unwrap_or(0xfffe);
+            datagram[24..26].copy_from_slice(&sum.to_be_bytes());
+        }
+    }
+
+    fn handle_wan(&mut self, _path: u8, datagram: &[u8], _now: Time, out: &mut Output) {
+        out.frame().extend_from_slice(datagram);
+    }
+
+    fn poll(&mut self, _now: Time, _out: &mut Output) {}
+
+    fn poll_timeout(&self) -> Option<Time> {
+        None
+    }
+
+    fn sent(&self) -> SentBytes {
+        self.sent
+    }
+}
+
+/// Two wires, of which that at A has the given effect.
+pub fn wires(fate: impl FnMut(u64, &[u8]) -> Fate + 'static) -> [Box<dyn Gateway>; 2] {
+    [
+        Box::new(Wire::new(fate)),
+        Box::new(Wire::new(|_, _: &[u8]| Fate::Pass)),
+    ]
+}
