@@ -35,6 +35,8 @@ drop_reasons! {
     NoBuffer = "no_buffer",
     /// The key has sealed as much, or lived as long, as it may.
     KeyExhausted = "key_exhausted",
+    /// Let go on purpose: the path's queue stands, and its sender shall slow down.
+    QueueControl = "queue_control",
     // Datagrams, before opening.
     /// Not for the gateway's address or UDP port.
     NotForUs = "not_for_us",

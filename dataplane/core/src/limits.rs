@@ -62,8 +62,49 @@ pub const UNIT_LAG_MAX: Duration = Duration::from_millis(100);
 /// A frame whose missing shards are this late, after the hold of its lane, is given up.
 pub const REASSEMBLY_GRACE: Duration = Duration::from_millis(150);
 
-/// Longest hold: below Linux's minimum retransmission timeout of 200 ms.
-pub const HOLD_MAX: Duration = Duration::from_millis(150);
+/// Longest hold: a round trip to a satellite and back, and the slack.
+pub const HOLD_MAX: Duration = Duration::from_millis(1_000);
+
+/// How much longer than a round trip a TCP sender can be kept waiting before its timer expires:
+/// less than Linux's minimum of 200 ms on top of the round trip.
+pub const HOLD_SLACK: Duration = Duration::from_millis(150);
+
+/// Rounds of asking that a hold waits for, where they fit.
+pub const ROUNDS_HELD: u32 = 2;
+
+/// How often a missing shard is asked for; what is still missing then is left to those inside.
+pub const ROUNDS_MAX: u8 = 3;
+
+/// A missing shard is never asked for sooner: crypto units and bursts reorder by less.
+pub const ASK_AFTER_MIN: Duration = Duration::from_millis(1);
+
+/// How long an answer is waited for while the round trip is unknown, and how long a late original.
+pub const ASK_DEFAULT: Duration = Duration::from_millis(20);
+
+/// Deadlines of holes that are remembered at once; what is above it is neither asked for nor taught
+/// to the model. Two for each of 0.25 s of total loss at 32,000 shards a second.
+pub const AGENDA_MAX: usize = 16_384;
+
+/// Reports that each transmission stands in: two of three may be lost.
+pub const REPORTS_COVERED: usize = 3;
+
+/// Most sequence numbers in one request.
+pub const WANTED_MAX: usize = 256;
+
+/// Answers that wait for room.
+pub const ANSWERS_MAX: usize = 2 * WANTED_MAX;
+
+/// Shards that died inside and of which the peer is not told yet.
+pub const NOT_SENT_MAX: usize = 64;
+
+/// A first transmission that has not come for this long, beyond a round trip, is lost.
+pub const LOST_AFTER: Duration = Duration::from_millis(200);
+
+/// Share of shards that may be asked for needlessly, as a divisor: 1 %.
+pub const NEEDLESS_PER_SHARD: u32 = 100;
+
+/// Needless requests that are forgiven at once.
+pub const NEEDLESS_BURST: u32 = 256;
 
 const _: () = {
     assert!(REASSEMBLY_WINDOW.is_power_of_two() && REPLAY_WINDOW.is_power_of_two());

@@ -86,6 +86,13 @@ pub struct PathNumbers {
     next: [u64; PATHS_MAX],
 }
 
+impl PathNumber {
+    /// The number itself.
+    pub fn get(&self) -> u64 {
+        self.header.path_number
+    }
+}
+
 impl PathNumbers {
     /// Counters that start at zero.
     pub fn new(kind: Kind, stream: u8) -> Self {
@@ -173,12 +180,22 @@ impl<B: Buffer> Unsealed<B> {
         &self.0
     }
 
+    /// The clear header.
+    #[inline]
+    pub fn header(&self) -> Option<ClearHeader> {
+        ClearHeader::parse(self.0.data()).ok()
+    }
+
+    /// What is to be sealed.
+    #[inline]
+    pub fn plaintext(&self) -> &[u8] {
+        self.0.data().get(CLEAR_HEADER_LEN..).unwrap_or_default()
+    }
+
     /// Names the key that it was numbered under: no other may seal it.
     #[inline]
     pub fn receiver_index(&self) -> Option<u32> {
-        ClearHeader::parse(self.0.data())
-            .ok()
-            .map(|header| header.receiver_index)
+        self.header().map(|header| header.receiver_index)
     }
 
     /// Seals in place.

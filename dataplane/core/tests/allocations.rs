@@ -142,10 +142,12 @@ fn no_allocation_per_frame() {
     let receiver = ReceiverConfig {
         paths: 1,
         ordered: true,
-        hold_bounds: HoldBounds::new(Duration::from_millis(5), Duration::from_millis(20)),
+        hold_bounds: HoldBounds::new(Duration::from_millis(5), Some(Duration::from_millis(20))),
         held_frames_max: 512,
         kept_shards_max: 512,
         checksum: true,
+        asks: true,
+        rebuilt_payload_max: 1_414,
     };
     let origin = Origin {
         key_slot: 0,

@@ -332,10 +332,12 @@ impl Blueprint<'_> {
         let receiver = ReceiverConfig {
             paths: PATHS_NEGOTIATED,
             ordered: tunnel.ordering == Ordering::Lane,
-            hold_bounds: HoldBounds::new(tunnel.interactive_hold, tunnel.bulk_hold),
+            hold_bounds: HoldBounds::new(tunnel.interactive_hold, Some(tunnel.bulk_hold)),
             held_frames_max: topology.held_frames_max,
             kept_shards_max: topology.kept_shards_max,
             checksum: tunnel.checksum,
+            asks: false,
+            rebuilt_payload_max: 0,
         };
         let flow = (rx_index % topology.flows) as u16;
         PeerStage {

@@ -343,7 +343,7 @@ impl Feedback {
             around.drops.count(DropReason::NoBuffer);
             return false;
         };
-        if !write(&mut BlockWriter::new(&mut message)) {
+        if !write(&mut BlockWriter::new(&mut message, usize::from(u16::MAX))) {
             return false;
         }
         let Some(number) = self.numbers.take(path, budget, around.now) else {

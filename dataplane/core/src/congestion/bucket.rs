@@ -32,14 +32,16 @@ impl Addition {
         Addition::Probe,
     ];
 
-    /// Eighths of the capacity that it leaves to what is more urgent.
-    fn reserve(self) -> u64 {
-        match self {
+    /// Bytes that it leaves to what is more urgent: eighths of the smallest capacity, so that a
+    /// bucket that has just grown does not shut anything out.
+    fn reserve(self, capacity: u64) -> u64 {
+        let eighths = match self {
             Addition::Repeat => 0,
             Addition::Reactive => 2,
             Addition::Standing => 4,
             Addition::Probe => 5,
-        }
+        };
+        capacity.min(CAPACITY_MIN) / 8 * eighths
     }
 }
 
@@ -96,7 +98,7 @@ impl TokenBucket {
     /// Takes `bytes` for an addition, if its kind may; else nothing.
     #[must_use]
     pub fn spend(&mut self, bytes: u64, addition: Addition) -> bool {
-        let reserve = self.capacity / 8 * addition.reserve();
+        let reserve = addition.reserve(self.capacity);
         match self.level.checked_sub(bytes) {
             Some(left) if left >= reserve => {
                 self.level = left;
@@ -108,8 +110,7 @@ impl TokenBucket {
 
     /// Bytes that an addition of this kind may take now.
     pub fn available(&self, addition: Addition) -> u64 {
-        self.level
-            .saturating_sub(self.capacity / 8 * addition.reserve())
+        self.level.saturating_sub(addition.reserve(self.capacity))
     }
 
     /// Most bytes it holds.

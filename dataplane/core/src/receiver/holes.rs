@@ -1,14 +1,20 @@
 //! Holes: which missing shards are known to be missing, and until when they hold frames.
 //!
-//! A hole opens only on evidence, holds frames of each class for as long as the predictor says, and
-//! ends filled or given up. Per class only the lowest open hole matters, the *gate*.
+//! A hole opens only on evidence, is asked for when the predictor says, holds frames of each class
+//! until nothing can fill it in time any more, and ends filled or given up. Per class only the lowest
+//! open hole matters, the *gate*. What became of the first transmission is remembered even when a
+//! repeat or repair came first: that is what the predictor learns from.
 
+use super::agenda::Deadline;
 use super::slots::{OpenHole, State};
-use super::{FrameSink, PredictiveBuffer};
+use super::{Arrival, FrameSink, PredictiveBuffer};
 use crate::buffer::Buffer;
-use crate::lane::Class;
-use crate::limits::UNIT_GRACE;
-use crate::predict::{Hole, Outcome, Predictor};
+use crate::lane::{CLASSES, Class};
+use crate::limits::{
+    ASK_AFTER_MIN, ASK_DEFAULT, LOST_AFTER, NEEDLESS_PER_SHARD, REASSEMBLY_WINDOW, ROUNDS_MAX,
+    UNIT_GRACE,
+};
+use crate::predict::{Hole, Outcome, Predictor, next_round};
 use crate::seq::Seq;
 use crate::time::Time;
 use crate::wire::shard::SourceHeader;
@@ -58,6 +64,29 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         }
     }
 
+    /// Notes that everything from `first` to `last` has been sent on `path`: what has not come is
+    /// missing. Bounded by the distance of the two, which the caller bounds.
+    pub(super) fn known_sent(&mut self, first: Seq, last: Seq, path: u8, now: Time) {
+        let newest = *self.newest.get_or_insert(first.minus(1));
+        let ahead = last.distance_from(newest);
+        if ahead > (REASSEMBLY_WINDOW / 2) as i32 {
+            // A shard that is so far ahead would be a new start; this is only hearsay.
+            return;
+        }
+        for step in 1..=u32::try_from(ahead).unwrap_or(0) {
+            let (slot, forgotten) = self.slots.claim(newest.plus(step));
+            slot.state = State::Unknown;
+            self.forget(forgotten);
+            self.unknown += 1;
+            self.newest = Some(newest.plus(step));
+        }
+        let mut seq = first;
+        while self.unknown > 0 && !last.is_before(seq) {
+            self.open_hole(seq, ahead.max(1) as u32, path, now);
+            seq = seq.plus(1);
+        }
+    }
+
     fn open_hole(&mut self, seq: Seq, gap: u32, path: u8, now: Time) {
         let Some(slot) = self.slots.get_mut(seq) else {
             return;
@@ -70,13 +99,16 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             gap,
             path,
         };
-        let hold = self.config.hold_bounds.clamp(self.predictor.hold(&hole));
+        let ask_after = self.predictor.ask_after(&hole, &self.outlook);
+        let hold = self.config.hold_bounds.hold(ask_after, &self.outlook);
         slot.state = State::Hole(OpenHole {
             opened_at: now,
             gap,
             path,
             release_at: hold.map(|hold| now + hold),
             given_up: false,
+            asks: 0,
+            not_sent: false,
         });
         self.unknown = self.unknown.saturating_sub(1);
         self.stats.holes += 1;
@@ -85,24 +117,128 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
                 *gate = Some(seq);
             }
         }
+        let round_trip = self
+            .outlook
+            .round_trip
+            .map_or(ASK_DEFAULT, |rtt| rtt.smoothed);
+        let is_noted = (!self.outlook.asks
+            || self.agenda.add(now + ask_after, seq, Deadline::Ask(1)))
+            && self
+                .agenda
+                .add(now + round_trip + LOST_AFTER, seq, Deadline::Verdict);
+        self.stats.holes_unnoted += u64::from(!is_noted);
     }
 
-    pub(super) fn fill(&mut self, hole: &OpenHole, now: Time) {
+    /// A missing shard is there.
+    pub(super) fn fill(&mut self, hole: &OpenHole, arrival: Arrival, now: Time) {
         // By the times they were received: a shard that only its unit was late with has no age.
         let age = now.since(hole.opened_at);
+        match arrival {
+            Arrival::Repeat => self.stats.filled_by_repeat += 1,
+            Arrival::Rebuilt => self.stats.filled_by_repair += 1,
+            Arrival::Original => {}
+        }
         if hole.given_up {
             self.stats.late += 1;
+        } else if arrival != Arrival::Original {
+            self.stats.holes_recovered += 1;
         } else if age <= UNIT_GRACE {
             self.stats.holes_by_units += 1;
         } else {
             self.stats.holes_filled += 1;
         }
-        let known = Hole {
-            opened_at: hole.opened_at,
-            gap: hole.gap,
-            path: hole.path,
+        if age > UNIT_GRACE {
+            self.histograms.recovery.record(age);
+        }
+        if arrival == Arrival::Original {
+            self.learn_late(hole.known(), hole.asks > 0, now);
+        }
+    }
+
+    /// The first transmission of a shard came after its hole had opened.
+    pub(super) fn learn_late(&mut self, hole: Hole, asked: bool, now: Time) {
+        let age = now.since(hole.opened_at);
+        if age <= UNIT_GRACE {
+            return;
+        }
+        self.histograms.lateness.record(age);
+        if asked {
+            self.stats.asked_needlessly += 1;
+            self.needless = self.needless.saturating_sub(NEEDLESS_PER_SHARD);
+        }
+        let outcome = Outcome::Late { age, asked };
+        self.predictor.learn(&hole, outcome, &self.outlook, now);
+    }
+
+    /// Meets the deadlines of holes that have come.
+    pub(super) fn keep_appointments(&mut self, now: Time) {
+        while let Some((seq, deadline)) = self.agenda.next_due(now) {
+            match deadline {
+                Deadline::Ask(round) => self.ask(seq, round, now),
+                Deadline::Verdict => self.decide_about(seq, now),
+            }
+        }
+    }
+
+    /// Asks for a shard if it is still missing and may still come.
+    fn ask(&mut self, seq: Seq, round: u8, now: Time) {
+        let is_gone = self.floor.is_some_and(|floor| seq.is_before(floor));
+        let Some(slot) = self.slots.get_mut(seq) else {
+            return;
         };
-        self.predictor.learn(&known, Outcome::Late(age));
+        let State::Hole(hole) = &mut slot.state else {
+            return;
+        };
+        if is_gone || hole.not_sent {
+            return;
+        }
+        if self.wanted.is_full() || self.needless < NEEDLESS_PER_SHARD {
+            self.stats.asks_deferred += 1;
+            self.agenda
+                .add(now + ASK_DEFAULT, seq, Deadline::Ask(round));
+            return;
+        }
+        hole.asks = round;
+        self.wanted.push(seq);
+        self.stats.asks += 1;
+        if round < ROUNDS_MAX {
+            let next = now + next_round(ASK_AFTER_MIN, &self.outlook);
+            self.agenda.add(next, seq, Deadline::Ask(round + 1));
+        }
+    }
+
+    /// The first transmission has not come for so long that it is lost.
+    fn decide_about(&mut self, seq: Seq, now: Time) {
+        let Some(slot) = self.slots.get_mut(seq) else {
+            return;
+        };
+        let hole = match &mut slot.state {
+            State::Hole(hole) if !hole.not_sent => hole.known(),
+            State::Placed(placed) => match placed.filled.take() {
+                Some(filled) => Hole {
+                    opened_at: filled.opened_at,
+                    gap: filled.gap,
+                    path: filled.path,
+                },
+                None => return,
+            },
+            _ => return,
+        };
+        self.predictor
+            .learn(&hole, Outcome::Lost, &self.outlook, now);
+    }
+
+    /// The sender says that a shard was numbered and never left: nobody waits for it, and it
+    /// teaches nothing.
+    pub(super) fn close_hole(&mut self, seq: Seq) {
+        if let Some(slot) = self.slots.get_mut(seq)
+            && let State::Hole(hole) = &mut slot.state
+            && !hole.not_sent
+        {
+            hole.not_sent = true;
+            hole.release_at = [Time::ZERO; CLASSES];
+            self.stats.holes_not_sent += 1;
+        }
     }
 
     /// Moves each gate past holes that were filled or have held for long enough, and lets go what
@@ -122,9 +258,13 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
                     self.gates[class] = None;
                     break;
                 }
+                let is_gone = self.floor.is_some_and(|floor| seq.is_before(floor));
                 if let Some(slot) = self.slots.get_mut(seq)
                     && let State::Hole(hole) = &mut slot.state
                 {
+                    if is_gone {
+                        hole.release_at = [Time::ZERO; CLASSES];
+                    }
                     if now < hole.release_at[class] {
                         self.gates[class] = Some(seq);
                         break;
@@ -132,6 +272,8 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
                     if hole.release_at.iter().all(|&at| at <= now) && !hole.given_up {
                         hole.given_up = true;
                         self.stats.holes_given_up += 1;
+                        let held = hole.release_at.iter().max().copied().unwrap_or_default();
+                        self.histograms.hold.record(held.since(hole.opened_at));
                     }
                 }
                 seq = seq.plus(1);

@@ -3,31 +3,44 @@
 //! Opened shards come in any order ([`PredictiveBuffer::accept`]). Each is placed at most once; a
 //! frame is complete as soon as its own bytes are there, whatever else of its aggregate is
 //! missing, and leaves at once if its lane is in order. If not, it waits while a hole below it is
-//! open, for as long as the [`Predictor`] says ([`PredictiveBuffer::poll`]).
+//! open, for as long as something can still fill it ([`PredictiveBuffer::poll`]). Holes are filled by
+//! late originals, by repeats, which are asked for when the [`Predictor`] says, and by repair.
 
+mod agenda;
+mod arrivals;
 mod assembly;
 mod holes;
 mod lanes;
+mod rebuild;
 mod replay;
+mod reports;
 mod slots;
 
 use std::collections::VecDeque;
 
+use arrayvec::ArrayVec;
+use shardgate_erasure::Coder;
+
+use self::agenda::Agenda;
+use self::arrivals::Arrivals;
 use self::lanes::{Complete, Gates, Lanes};
 pub use self::lanes::{FrameSink, LaneStats};
+use self::rebuild::RepairTiming;
 pub use self::replay::ReplayWindow;
-use self::slots::{Placed, Slots, State};
+use self::slots::{FilledHole, Placed, Slots, State};
 use crate::buffer::{Buffer, BufferPool};
 use crate::drop_reason::{DropReason, Drops};
+use crate::histogram::LogHistogram;
 use crate::lane::{CLASSES, Class, Lane};
-use crate::limits::REASSEMBLY_WINDOW;
-use crate::predict::{HoldBounds, Predictor};
+use crate::limits::{NEEDLESS_BURST, NEEDLESS_PER_SHARD, REASSEMBLY_WINDOW, WANTED_MAX};
+use crate::predict::{HoldBounds, Hole, Outlook, Predictor};
+use crate::repair::{Decoder, DecoderStats};
 use crate::seal::Opened;
 use crate::seq::Seq;
 use crate::time::Time;
 use crate::wire::frame::FrameHeader;
-use crate::wire::header::CLEAR_HEADER_LEN;
-use crate::wire::shard::{NO_FRAME, SOURCE_HEADER_LEN, SourceHeader, is_repair};
+use crate::wire::header::{CLEAR_HEADER_LEN, ClearHeader, TAG_LEN};
+use crate::wire::shard::{NO_FRAME, RepairHeader, SOURCE_HEADER_LEN, SourceHeader, is_repair};
 
 /// Bytes before the payload of an opened source shard.
 const PAYLOAD_AT: usize = CLEAR_HEADER_LEN + SOURCE_HEADER_LEN;
@@ -47,6 +60,32 @@ pub struct ReceiverConfig {
     pub kept_shards_max: usize,
     /// Whether the CRC-32C of shards that carry one is verified.
     pub checksum: bool,
+    /// Whether missing shards are asked for.
+    pub asks: bool,
+    /// Longest payload that can be rebuilt from repair shards, in bytes; 0 if none is to be.
+    pub rebuilt_payload_max: usize,
+}
+
+/// How a shard came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arrival {
+    /// As it was sent first.
+    Original,
+    /// Sent again.
+    Repeat,
+    /// Rebuilt from repair shards.
+    Rebuilt,
+}
+
+/// How long things took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReceiverHistograms {
+    /// From a hole's opening to its shard, whichever way it came.
+    pub recovery: LogHistogram,
+    /// The same for first transmissions only: how late they were.
+    pub lateness: LogHistogram,
+    /// How long holes that nothing filled have held frames of the class that waits longest.
+    pub hold: LogHistogram,
 }
 
 /// What a predictive buffer has seen and done. All only grow, but for `high_water` marks.
@@ -66,10 +105,30 @@ pub struct ReceiverStats {
     pub holes: u64,
     /// Holes filled within [`UNIT_GRACE`](crate::limits::UNIT_GRACE): the crypto units' order, not the path's.
     pub holes_by_units: u64,
-    /// Holes filled later than that: reordered on the path.
+    /// Holes filled later than that by the first transmission: reordered on the path.
     pub holes_filled: u64,
-    /// Holes given up: lost, as far as is known. Every hole ends as one of these three, or is open.
+    /// Holes filled by a repeat or by repair, in time.
+    pub holes_recovered: u64,
+    /// Holes given up: lost, as far as is known. Every hole ends as one of these four, or is open.
     pub holes_given_up: u64,
+    /// Of those: never sent, as the sender said.
+    pub holes_not_sent: u64,
+    /// Holes that were neither asked for nor taught from because there were too many.
+    pub holes_unnoted: u64,
+    /// Requests for a shard.
+    pub asks: u64,
+    /// Requests put off because there were too many at once, or too many needless ones.
+    pub asks_deferred: u64,
+    /// Shards that were asked for although their first transmission came after all.
+    pub asked_needlessly: u64,
+    /// Missing shards that a repeat brought, in time or not.
+    pub filled_by_repeat: u64,
+    /// Missing shards that were rebuilt from repair, in time or not.
+    pub filled_by_repair: u64,
+    /// Repair shards received.
+    pub repairs: u64,
+    /// Reports and requests that were written.
+    pub reports: u64,
     /// Shards that came after their hole had been given up.
     pub late: u64,
     /// Holes given up early because no more frames could be held.
@@ -100,6 +159,20 @@ pub struct PredictiveBuffer<B, P> {
     generation: u32,
     /// Everything received before this has been accepted.
     settled: Time,
+    arrivals: Box<[Arrivals]>,
+    agenda: Agenda,
+    outlook: Outlook,
+    repair_timing: RepairTiming,
+    decoder: Option<Decoder>,
+    /// Nothing below this can be sent again.
+    floor: Option<Seq>,
+    /// What is to be asked for.
+    wanted: ArrayVec<Seq, WANTED_MAX>,
+    /// What the last request asked for: the next report asks once more, should that one be lost.
+    wanted_before: ArrayVec<Seq, WANTED_MAX>,
+    /// What is left to be asked for needlessly, in hundredths.
+    needless: u32,
+    histograms: ReceiverHistograms,
     stats: ReceiverStats,
     drops: Drops,
 }
@@ -126,6 +199,20 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             kept_now: 0,
             generation: 0,
             settled: Time::ZERO,
+            arrivals: (0..config.paths).map(|_| Arrivals::default()).collect(),
+            agenda: Agenda::new(),
+            outlook: Outlook {
+                asks: config.asks,
+                ..Outlook::default()
+            },
+            repair_timing: RepairTiming::default(),
+            decoder: (config.rebuilt_payload_max > 0)
+                .then(|| Decoder::new(Coder::new(), config.rebuilt_payload_max)),
+            floor: None,
+            wanted: ArrayVec::new(),
+            wanted_before: ArrayVec::new(),
+            needless: NEEDLESS_BURST * NEEDLESS_PER_SHARD,
+            histograms: ReceiverHistograms::default(),
             stats: ReceiverStats::default(),
             drops: Drops::default(),
         }
@@ -187,24 +274,54 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         outlet: &mut Outlet<'_, Q, S>,
     ) -> Result<(), DropReason> {
         let clear = shard.header().ok_or(DropReason::ShardMalformed)?;
-        if is_repair(shard.plaintext()) != Some(false) {
-            // A window of zero was negotiated.
-            return Err(DropReason::NotNegotiated);
+        let bytes = shard.buffer().len() + TAG_LEN;
+        if is_repair(shard.plaintext()) == Some(true) {
+            let (header, symbol) = RepairHeader::parse(shard.plaintext())?;
+            self.note_arrival(clear, bytes, header.sent_at_us, received_at);
+            return self.take_repair(&header, symbol, clear.path, received_at, outlet);
         }
         let (header, payload) = SourceHeader::parse(shard.plaintext())?;
+        self.note_arrival(clear, bytes, header.sent_at_us, received_at);
         // Zero: the sender runs without.
         let is_checked = self.config.checksum && header.crc32c != 0;
         if is_checked && header.crc32c != header.checksum(payload) {
             return Err(DropReason::ShardChecksum);
         }
-        let filled = self.place(&header, clear.path, received_at, outlet.sink)?;
+        let arrival = if header.repeat {
+            Arrival::Repeat
+        } else {
+            Arrival::Original
+        };
+        self.needless = (self.needless + 1).min(NEEDLESS_BURST * NEEDLESS_PER_SHARD);
+        let filled = self.place(&header, clear.path, arrival, received_at, outlet.sink)?;
+        let rebuilt = self.rebuild_with(&header, payload, outlet.pool);
+        let result = self.take_placed(header, shard.into_buffer(), received_at, filled, outlet);
+        self.take_rebuilt(rebuilt, clear.path, received_at, outlet);
+        result
+    }
+
+    /// Counts a placed shard, and hands on what it completes.
+    fn take_placed<Q: BufferPool<Buffer = B>, S: FrameSink<B>>(
+        &mut self,
+        header: SourceHeader,
+        buffer: B,
+        now: Time,
+        filled: bool,
+        outlet: &mut Outlet<'_, Q, S>,
+    ) -> Result<(), DropReason> {
         self.stats.shards += 1;
         self.stats.payload_bytes += u64::from(header.payload_len);
-        let result = self.take_frames(header, shard.into_buffer(), received_at, outlet);
+        let result = self.take_frames(header, buffer, now, outlet);
         if filled {
             self.advance_gates(self.settled, outlet.sink);
         }
         result
+    }
+
+    fn note_arrival(&mut self, clear: ClearHeader, bytes: usize, sent_at_us: u32, at: Time) {
+        if let Some(arrivals) = self.arrivals.get_mut(usize::from(clear.path)) {
+            arrivals.note(clear.path_number, bytes, sent_at_us, at);
+        }
     }
 
     /// Notes that a shard arrived; says whether a hole was filled.
@@ -212,6 +329,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         &mut self,
         header: &SourceHeader,
         path: u8,
+        arrival: Arrival,
         now: Time,
         sink: &mut impl FrameSink<B>,
     ) -> Result<bool, DropReason> {
@@ -222,6 +340,8 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             return Err(DropReason::TooOld);
         }
         let mut filled = false;
+        let mut filled_hole = None;
+        let is_original = arrival == Arrival::Original;
         if ahead > 0 {
             self.newest = Some(seq);
             if ahead as usize > REASSEMBLY_WINDOW / 2 {
@@ -231,17 +351,29 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             }
         } else {
             match self.slots.get(seq).map(|slot| &slot.state) {
-                Some(State::Placed(_)) => return Err(DropReason::Duplicate),
+                Some(State::Placed(_)) => {
+                    if is_original {
+                        self.original_after_all(seq, now);
+                    }
+                    return Err(DropReason::Duplicate);
+                }
                 Some(State::Hole(hole)) => {
                     let hole = *hole;
-                    self.fill(&hole, now);
+                    self.fill(&hole, arrival, now);
                     filled = true;
+                    filled_hole = (!is_original).then_some(FilledHole {
+                        opened_at: hole.opened_at,
+                        gap: hole.gap,
+                        path: hole.path,
+                        asked: hole.asks > 0,
+                    });
                 }
                 Some(State::Unknown) => self.unknown = self.unknown.saturating_sub(1),
                 // Below the first shard that ever came, or jumped over.
                 Some(State::Free) | None => {}
             }
-            if self.unknown > 0 {
+            // What was sent again says nothing about the order of what it was first sent with.
+            if self.unknown > 0 && is_original {
                 self.attribute(header, path, now);
             }
         }
@@ -253,9 +385,25 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             open_tail: None,
             open_head: false,
             unread: false,
+            filled: filled_hole,
         });
         self.forget(forgotten);
         Ok(filled)
+    }
+
+    /// The first transmission of a shard that a repeat or repair had brought already.
+    fn original_after_all(&mut self, seq: Seq, now: Time) {
+        if let Some(slot) = self.slots.get_mut(seq)
+            && let State::Placed(placed) = &mut slot.state
+            && let Some(filled) = placed.filled.take()
+        {
+            let hole = Hole {
+                opened_at: filled.opened_at,
+                gap: filled.gap,
+                path: filled.path,
+            };
+            self.learn_late(hole, filled.asked, now);
+        }
     }
 
     /// Gives up whatever is missing: the newest shard is too far ahead to wait.
@@ -272,13 +420,23 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         self.replay.iter_mut().for_each(ReplayWindow::reset);
         self.drops.add(DropReason::Incomplete, self.kept_now as u64);
         self.slots.reset();
-        let ended = self.stats.holes_by_units + self.stats.holes_filled;
+        let ended =
+            self.stats.holes_by_units + self.stats.holes_filled + self.stats.holes_recovered;
         self.stats.holes_given_up = self.stats.holes - ended;
         self.kept.clear();
         self.kept_now = 0;
         self.newest = None;
         self.gates = [None; CLASSES];
         self.unknown = 0;
+        self.arrivals.iter_mut().for_each(Arrivals::reset);
+        self.agenda.clear();
+        self.repair_timing = RepairTiming::default();
+        if let Some(decoder) = &mut self.decoder {
+            decoder.reset();
+        }
+        self.floor = None;
+        self.wanted.clear();
+        self.wanted_before.clear();
     }
 
     /// Hands a complete frame to its lane.
@@ -336,6 +494,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
     /// so, or more often.
     pub fn poll(&mut self, settled: Time, sink: &mut impl FrameSink<B>) {
         self.settled = self.settled.max(settled);
+        self.keep_appointments(self.settled);
         if self.gates.iter().any(Option::is_some) {
             self.advance_gates(self.settled, sink);
         }
@@ -354,7 +513,8 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
                 _ => None,
             }
         });
-        holds.chain(self.kept.front().map(|&(_, at)| at)).min()
+        let kept = self.kept.front().map(|&(_, at)| at);
+        holds.chain(kept).chain(self.agenda.next_at()).min()
     }
 
     /// Delivers everything that is held and frees everything that is kept: the gateway stops.
@@ -369,6 +529,19 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
     /// What it has seen and done.
     pub fn stats(&self) -> ReceiverStats {
         self.stats
+    }
+
+    /// How long things took.
+    pub fn histograms(&self) -> &ReceiverHistograms {
+        &self.histograms
+    }
+
+    /// What became of repair shards.
+    pub fn decoder_stats(&self) -> DecoderStats {
+        self.decoder
+            .as_ref()
+            .map(Decoder::stats)
+            .unwrap_or_default()
     }
 
     /// What its lanes have done.

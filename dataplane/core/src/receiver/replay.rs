@@ -1,7 +1,10 @@
 //! The replay window: which path numbers were seen (RFC 4303 §3.4.3, RFC 6479's ring of words).
 
+use arrayvec::ArrayVec;
+
 use crate::drop_reason::DropReason;
 use crate::limits::REPLAY_WINDOW;
+use crate::wire::feedback::{RANGES_MAX, Range};
 
 const WORD_BITS: u64 = 64;
 /// One word more than the window, so that the word being filled is never part of it.
@@ -56,6 +59,41 @@ impl ReplayWindow {
         Ok(())
     }
 
+    /// Appends the runs of seen numbers from the newest down to `oldest` to `ranges`, highest
+    /// first, as far as there is room. `oldest` lies within the window.
+    pub fn runs(&self, oldest: u64, ranges: &mut ArrayVec<Range, RANGES_MAX>) {
+        let mut end = self.next;
+        while end > oldest && !ranges.is_full() {
+            let top = self.run_down(end, oldest, false);
+            let bottom = self.run_down(top, oldest, true);
+            if top == bottom {
+                return;
+            }
+            ranges.push(Range {
+                gap: u16::try_from(end - top).unwrap_or(u16::MAX),
+                len: u16::try_from(top - bottom).unwrap_or(u16::MAX),
+            });
+            end = bottom;
+        }
+    }
+
+    /// The lowest number, not below `oldest`, from which on to `end` all were seen, or all were not.
+    fn run_down(&self, end: u64, oldest: u64, seen: bool) -> u64 {
+        let mut end = end;
+        while end > oldest {
+            let word = self.words[((end - 1) / WORD_BITS) as usize % WORDS];
+            let same = if seen { word } else { !word };
+            // The bits below `end` in its word, from the top.
+            let bits = (end - 1) % WORD_BITS + 1;
+            let run = u64::from((same << (WORD_BITS - bits)).leading_ones()).min(bits);
+            end -= run;
+            if run < bits {
+                break;
+            }
+        }
+        end.max(oldest)
+    }
+
     /// Forgets everything: a new incarnation of the peer.
     pub fn reset(&mut self) {
         self.words.fill(0);
@@ -88,6 +126,28 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn runs_are_what_was_seen(numbers in prop::collection::vec(0u64..400, 1..200), oldest in 0u64..400) {
+            let mut window = ReplayWindow::default();
+            let seen: HashSet<u64> = numbers.iter().copied().collect();
+            seen.iter().for_each(|&number| window.accept(number).unwrap());
+            let newest = seen.iter().copied().max().unwrap_or(0);
+            let mut ranges = ArrayVec::new();
+            window.runs(oldest, &mut ranges);
+            let (mut end, mut listed) = (newest + 1, HashSet::new());
+            for range in &ranges {
+                let top = end - u64::from(range.gap);
+                end = top - u64::from(range.len);
+                listed.extend(end..top);
+            }
+            let expected: HashSet<u64> = seen.into_iter().filter(|&n| n >= oldest).collect();
+            if ranges.is_full() {
+                prop_assert!(listed.is_subset(&expected));
+            } else {
+                prop_assert_eq!(listed, expected);
+            }
+        }
+
         #[test]
         fn agrees_with_a_set_of_all_numbers(steps in prop::collection::vec((0u64..200_000, any::<bool>()), 1..400)) {
             let mut window = ReplayWindow::default();

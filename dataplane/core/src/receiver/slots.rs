@@ -2,6 +2,7 @@
 
 use crate::lane::CLASSES;
 use crate::limits::REASSEMBLY_WINDOW;
+use crate::predict::Hole;
 use crate::seq::Seq;
 use crate::time::Time;
 
@@ -18,6 +19,17 @@ pub(super) struct Placed {
     pub open_head: bool,
     /// Whether whole frames in the payload are still to be copied out.
     pub unread: bool,
+    /// The hole that a repeat or repair filled, until it is known what became of the original.
+    pub filled: Option<FilledHole>,
+}
+
+/// What is remembered of a hole after something else than the original has filled it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FilledHole {
+    pub opened_at: Time,
+    pub gap: u32,
+    pub path: u8,
+    pub asked: bool,
 }
 
 /// A hole and what was decided about it.
@@ -30,6 +42,21 @@ pub(super) struct OpenHole {
     pub release_at: [Time; CLASSES],
     /// Whether it was counted as given up.
     pub given_up: bool,
+    /// How often it was asked for.
+    pub asks: u8,
+    /// Whether the sender said that it never left.
+    pub not_sent: bool,
+}
+
+impl OpenHole {
+    /// As the predictor knows it.
+    pub(super) fn known(&self) -> Hole {
+        Hole {
+            opened_at: self.opened_at,
+            gap: self.gap,
+            path: self.path,
+        }
+    }
 }
 
 pub(super) enum State {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::buffer::{HeapBuffer, HeapPool};
-use crate::limits::REASSEMBLY_GRACE;
+use crate::limits::{LOST_AFTER, REASSEMBLY_GRACE};
 use crate::predict::Fixed;
 use crate::seal::tests::{ORIGIN, TestAead};
 use crate::seal::{Received, SealBudget};
@@ -17,10 +17,12 @@ fn config() -> ReceiverConfig {
     ReceiverConfig {
         paths: 1,
         ordered: true,
-        hold_bounds: HoldBounds::new(Duration::from_millis(5), HOLD),
+        hold_bounds: HoldBounds::new(Duration::from_millis(5), Some(HOLD)),
         held_frames_max: 4_096,
         kept_shards_max: 1_024,
         checksum: true,
+        asks: false,
+        rebuilt_payload_max: 0,
     }
 }
 
@@ -282,6 +284,7 @@ fn an_incomplete_frame_is_never_delivered_and_its_memory_comes_back() {
     tunnel.poll(ms(20) + REASSEMBLY_GRACE);
     assert_eq!(tunnel.receiver.kept(), 0);
     assert!(tunnel.receiver.drops().get(DropReason::Incomplete) > 0);
+    tunnel.poll(ms(20) + LOST_AFTER);
     assert_eq!(tunnel.receiver.poll_timeout(), None);
 }
 

@@ -6,6 +6,8 @@
 //! room for all of it, so what is numbered is handed over.
 
 mod layout;
+pub(crate) mod retention;
+pub(crate) mod transmissions;
 
 use arrayvec::ArrayVec;
 
@@ -14,7 +16,7 @@ use crate::buffer::{Buffer, BufferPool};
 use crate::drop_reason::DropReason;
 use crate::lane::{LANES, Lane};
 use crate::limits::{AGGREGATE_FRAMES_MAX, FRAME_MAX, FRAME_MIN, PATHS_MAX, SHARDS_MAX};
-use crate::seal::{PathNumbers, SealBudget, Unsealed};
+use crate::seal::{PathNumber, PathNumbers, SealBudget, Unsealed};
 use crate::seq::{LaneSeq, Seq};
 use crate::time::Time;
 use crate::wire::frame::{FRAME_HEADER_LEN, FrameHeader};
@@ -216,6 +218,21 @@ impl<B: Buffer> StreamSender<B> {
     /// What it has sent.
     pub fn stats(&self) -> SenderStats {
         self.stats
+    }
+
+    /// The number under which something else than the open aggregate goes out: a repeat, or repair.
+    pub(crate) fn number(
+        &mut self,
+        path: u8,
+        budget: &mut SealBudget,
+        now: Time,
+    ) -> Option<PathNumber> {
+        self.numbers.take(path, budget, now)
+    }
+
+    /// The sequence number that the next source shard gets.
+    pub fn next_seq(&self) -> Seq {
+        self.seq
     }
 
     /// Path numbers taken so far: shards numbered.

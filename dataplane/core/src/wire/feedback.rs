@@ -152,17 +152,19 @@ const EXTENT_LEN: usize = 8;
 /// Writes blocks into a message's free room; a block that does not fit is not written at all.
 pub struct BlockWriter<'a, B> {
     message: &'a mut B,
+    len_max: usize,
 }
 
 impl<'a, B: Buffer> BlockWriter<'a, B> {
-    /// Appends to `message`, whose tailroom is kept free for a tag.
-    pub fn new(message: &'a mut B) -> Self {
-        Self { message }
+    /// Appends to `message`, up to `len_max` bytes in all, keeping room for a tag.
+    pub fn new(message: &'a mut B, len_max: usize) -> Self {
+        Self { message, len_max }
     }
 
     /// Bytes that blocks may still take.
     pub fn room(&self) -> usize {
-        self.message.tailroom().saturating_sub(TAG_LEN)
+        let room = self.message.tailroom().saturating_sub(TAG_LEN);
+        room.min(self.len_max.saturating_sub(self.message.len()))
     }
 
     /// Whether nothing was written.
@@ -403,7 +405,7 @@ mod tests {
 
     fn message(write: impl FnOnce(&mut BlockWriter<'_, HeapBuffer>)) -> Vec<u8> {
         let mut buffer = HeapBuffer::new(0, 512);
-        write(&mut BlockWriter::new(&mut buffer));
+        write(&mut BlockWriter::new(&mut buffer, 500));
         buffer.data().to_vec()
     }
 
@@ -426,7 +428,13 @@ mod tests {
         let mut bytes = message(|w| assert!(w.challenge(0x0102_0304_0506_0708, 9)));
         assert_eq!(bytes, [3, 0, 0, 12, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 9]);
         bytes.extend_from_slice(&[99, 0, 0, 3, 1, 2, 3]);
-        let ranges = [Range { gap: 0, len: 7 }, Range { gap: 3, len: 0xabcd }];
+        let ranges = [
+            Range { gap: 0, len: 7 },
+            Range {
+                gap: 3,
+                len: 0xabcd,
+            },
+        ];
         bytes.extend(message(|w| {
             assert!(w.echo(10, 11, 12));
             assert!(w.report(&REPORT, &ranges));
@@ -474,7 +482,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_left_out() {
         let mut buffer = HeapBuffer::new(0, TAG_LEN + 16);
-        let mut writer = BlockWriter::new(&mut buffer);
+        let mut writer = BlockWriter::new(&mut buffer, 500);
         assert!(!writer.report(&REPORT, &[]));
         assert!(writer.is_empty());
         assert_eq!(writer.seqs(BlockType::Wanted, [Seq(1); 9].into_iter()), 3);

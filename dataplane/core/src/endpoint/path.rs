@@ -1,0 +1,247 @@
+//! What is known of a path from reports and probes, and what that allows to add.
+
+use core::time::Duration;
+
+use super::interim::QueueControl;
+use super::plan::REACTIVE_FOR;
+use crate::congestion::TokenBucket;
+use crate::estimate::{DeliveryRate, LossRuns, QueueDelay, Rtt};
+use crate::predict::RoundTrip;
+use crate::sender::transmissions::{News, Transmission, Transmissions};
+use crate::time::Time;
+use crate::wire::feedback::{Ranges, Report};
+
+/// Reports that come closer together than this are not looked at: a peer that sends more costs
+/// nothing.
+const REPORT_EVERY_MIN: Duration = Duration::from_millis(1);
+
+/// A round trip longer than this is none.
+const RTT_MAX: Duration = Duration::from_secs(30);
+
+/// Something sent this much earlier than what arrived, at the least, is lost; more on long paths.
+const REORDERING_MIN: Duration = Duration::from_millis(2);
+
+/// A queue that never grew longer than this drops nothing.
+const QUEUE_FULL_MIN: Duration = Duration::from_millis(10);
+
+/// How long a loss is remembered as a sign that the path loses.
+const LOSSY_FOR: Duration = Duration::from_secs(10);
+
+/// Why a report was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BadReport {
+    /// Too soon after the last.
+    TooSoon,
+    /// It speaks of what was never sent.
+    NeverSent,
+}
+
+/// One path, as a sender knows it.
+pub(super) struct Path {
+    pub log: Transmissions,
+    pub rtt: Rtt,
+    /// All losses.
+    pub loss: LossRuns,
+    /// Losses that no full queue explains.
+    pub radio_loss: LossRuns,
+    pub rate: DeliveryRate,
+    pub queue: QueueDelay,
+    pub control: QueueControl,
+    pub bucket: TokenBucket,
+    pub lost: u64,
+    pub lost_late: u64,
+    reported_at: Option<Time>,
+    lost_at: Option<Time>,
+    echoes_refused: u64,
+}
+
+/// What is known of a path. Unknown is not zero.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PathView {
+    /// Smoothed round trip (RFC 6298).
+    pub rtt_smoothed: Option<Duration>,
+    /// Its variance.
+    pub rtt_variance: Option<Duration>,
+    /// Shortest round trip of the last ten seconds.
+    pub rtt_min: Option<Duration>,
+    /// 95th percentile of round trips.
+    pub rtt_q95: Option<Duration>,
+    /// How many round trips were measured.
+    pub rtt_count: u64,
+    /// Age of the last measurement.
+    pub rtt_age: Option<Duration>,
+    /// Share of shards lost, lately.
+    pub loss_rate: Option<f64>,
+    /// Mean run of lost shards.
+    pub loss_burst: Option<f64>,
+    /// Runs of lost shards a second that no full queue explains.
+    pub loss_events_per_second: Option<f64>,
+    /// Bytes a second that arrive at the peer, at best, lately.
+    pub delivery_rate: Option<u64>,
+    /// Queueing delay now.
+    pub queue_delay: Option<Duration>,
+    /// Seconds of queueing delay gained a second.
+    pub queue_gradient: Option<f64>,
+    /// Transmissions lost so far.
+    pub lost: u64,
+    /// Of those: arrived after all.
+    pub lost_late: u64,
+    /// Round trips that cannot be: echoes from the future, or ages old.
+    pub echoes_refused: u64,
+    /// Whether others hold the bottleneck's queue.
+    pub is_competing: bool,
+}
+
+impl Path {
+    pub(super) fn new(overhead_limit: f64) -> Self {
+        Self {
+            log: Transmissions::new(),
+            rtt: Rtt::new(),
+            loss: LossRuns::new(),
+            radio_loss: LossRuns::new(),
+            rate: DeliveryRate::new(),
+            queue: QueueDelay::new(),
+            control: QueueControl::new(),
+            bucket: TokenBucket::new(overhead_limit),
+            lost: 0,
+            lost_late: 0,
+            reported_at: None,
+            lost_at: None,
+            echoes_refused: 0,
+        }
+    }
+
+    pub(super) fn round_trip(&self, now: Time) -> Option<RoundTrip> {
+        let smoothed = self.rtt.smoothed()?;
+        Some(RoundTrip {
+            smoothed,
+            minimum: self.rtt.min(now).unwrap_or(smoothed),
+        })
+    }
+
+    /// A probe or a report gives a round trip: sent at `sent_at`, held by the peer for `held`.
+    pub(super) fn echo(&mut self, sent_at_us: u32, held_us: u32, received_at: Time) {
+        let age_us = received_at.as_wire_us().wrapping_sub(sent_at_us);
+        match age_us.checked_sub(held_us) {
+            Some(rtt_us) if u128::from(rtt_us) < RTT_MAX.as_micros() => {
+                let rtt = Duration::from_micros(u64::from(rtt_us.max(1)));
+                self.rtt.sample(rtt, received_at);
+                self.rate.set_rtt(rtt);
+            }
+            _ => self.echoes_refused += 1,
+        }
+    }
+
+    /// Takes a report; tells of each transmission that is news.
+    pub(super) fn report(
+        &mut self,
+        report: &Report,
+        ranges: Ranges<'_>,
+        received_at: Time,
+        mut news: impl FnMut(&Transmission, News),
+    ) -> Result<(), BadReport> {
+        if self
+            .reported_at
+            .is_some_and(|last| received_at.since(last) < REPORT_EVERY_MIN)
+        {
+            return Err(BadReport::TooSoon);
+        }
+        let quarter = self.rtt.smoothed().unwrap_or_default() / 4;
+        let reordering = quarter.max(REORDERING_MIN);
+        let is_full = self.is_queue_full(received_at);
+        let (mut bytes, mut lost) = (0u64, 0u32);
+        let Self {
+            log,
+            loss,
+            radio_loss,
+            lost_late,
+            ..
+        } = self;
+        log.report(report.largest, ranges.iter(), reordering, |what, how| {
+            match how {
+                News::Arrived => bytes += u64::from(what.bytes),
+                News::LateArrival => {
+                    bytes += u64::from(what.bytes);
+                    *lost_late += 1;
+                    loss.was_late(received_at);
+                    radio_loss.was_late(received_at);
+                }
+                News::SettledArrived => {
+                    loss.outcome(false, received_at);
+                    radio_loss.outcome(false, received_at);
+                }
+                News::SettledLost => {
+                    lost += 1;
+                    loss.outcome(true, received_at);
+                    radio_loss.outcome(!is_full, received_at);
+                }
+            }
+            news(what, how);
+        })
+        .map_err(|_| BadReport::NeverSent)?;
+        self.reported_at = Some(received_at);
+        self.echo(report.echo_sent_at_us, report.echo_held_us, received_at);
+        self.queue
+            .sample(report.delay_min_us, report.delay_mean_us, received_at);
+        // Nothing says how long frames would have waited: only a queue shows that the path is full.
+        let is_limited = self
+            .queue
+            .current(received_at)
+            .is_none_or(|queue| queue < REORDERING_MIN);
+        self.rate.acknowledged(bytes, received_at, is_limited);
+        if let Some(rate) = self.rate.bytes_per_second() {
+            self.bucket.set_delivery_rate(rate);
+        }
+        self.bucket.earn(bytes);
+        let round_trip = self.rtt.smoothed();
+        self.control.on_delay(received_at, &self.queue, round_trip);
+        if lost > 0 {
+            self.lost += u64::from(lost);
+            self.control.on_path_loss(received_at, lost);
+            if !is_full {
+                self.lost_at = Some(received_at);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the queue is as long as it ever gets: then it drops, and what is lost is congestion.
+    fn is_queue_full(&self, now: Time) -> bool {
+        let (Some(current), Some(largest)) = (self.queue.current(now), self.queue.largest(now))
+        else {
+            return false;
+        };
+        largest >= QUEUE_FULL_MIN && current * 4 >= largest * 3
+    }
+
+    /// Whether a loss was seen so lately that more are to be expected.
+    pub(super) fn is_reacting(&self, now: Time) -> bool {
+        self.lost_at.is_some_and(|at| now.since(at) < REACTIVE_FOR)
+    }
+
+    /// Whether the path has lost anything lately.
+    pub(super) fn is_lossy(&self, now: Time) -> bool {
+        self.lost_at.is_some_and(|at| now.since(at) < LOSSY_FOR)
+    }
+
+    pub(super) fn view(&self, now: Time) -> PathView {
+        PathView {
+            rtt_smoothed: self.rtt.smoothed(),
+            rtt_variance: self.rtt.variance(),
+            rtt_min: self.rtt.min(now),
+            rtt_q95: self.rtt.q95(),
+            rtt_count: self.rtt.count(),
+            rtt_age: self.rtt.age(now),
+            loss_rate: self.loss.loss_rate(),
+            loss_burst: self.loss.burst_len(),
+            loss_events_per_second: self.radio_loss.events_per_second(now),
+            delivery_rate: self.rate.bytes_per_second(),
+            queue_delay: self.queue.current(now),
+            queue_gradient: self.queue.gradient(),
+            lost: self.lost,
+            lost_late: self.lost_late,
+            echoes_refused: self.echoes_refused,
+            is_competing: self.control.is_competing(),
+        }
+    }
+}

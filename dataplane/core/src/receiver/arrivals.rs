@@ -1,0 +1,147 @@
+//! What arrived on a path, for the reports about it (SPEC §6).
+
+use core::time::Duration;
+
+use arrayvec::ArrayVec;
+
+use super::ReplayWindow;
+use crate::limits::{REPLAY_WINDOW, REPORTS_COVERED};
+use crate::time::Time;
+use crate::wire::feedback::{RANGES_MAX, Range, Report};
+
+/// A stream that has been silent for this long is idle: what is unreported is reported at once.
+const IDLE_AFTER: Duration = Duration::from_millis(2);
+
+/// What arrived on one path of a stream.
+#[derive(Default)]
+pub(super) struct Arrivals {
+    received: u64,
+    received_bytes: u64,
+    /// Largest path number, its `sent_at_us` and when it arrived.
+    newest: Option<(u64, u32, Time)>,
+    last_at: Time,
+    /// Since the last report.
+    fresh: u32,
+    delay_first_us: u32,
+    delay_min_us: i32,
+    delay_sum_us: i64,
+    reported_at: Time,
+    /// Largest path number in each of the last reports, newest first.
+    reported: [u64; REPORTS_COVERED],
+}
+
+impl Arrivals {
+    /// Notes an authenticated, new datagram of `bytes` bytes.
+    #[inline]
+    pub(super) fn note(&mut self, number: u64, bytes: usize, sent_at_us: u32, at: Time) {
+        self.received += 1;
+        self.received_bytes += bytes as u64;
+        if self.newest.is_none_or(|(newest, ..)| newest < number) {
+            self.newest = Some((number, sent_at_us, at));
+        }
+        self.last_at = self.last_at.max(at);
+        // Relative to the first since the last report: only differences mean something.
+        let delay_us = at.as_wire_us().wrapping_sub(sent_at_us);
+        if self.fresh == 0 {
+            self.delay_first_us = delay_us;
+            self.delay_min_us = 0;
+            self.delay_sum_us = 0;
+        }
+        let more = delay_us.wrapping_sub(self.delay_first_us) as i32;
+        self.delay_min_us = self.delay_min_us.min(more);
+        self.delay_sum_us += i64::from(more);
+        self.fresh = self.fresh.saturating_add(1);
+    }
+
+    /// When the next report is due, `interval` after the last or as soon as the stream is idle.
+    pub(super) fn report_at(&self, interval: Duration) -> Option<Time> {
+        let idle = self.last_at.max(self.reported_at) + IDLE_AFTER;
+        (self.fresh > 0).then(|| (self.reported_at + interval).min(idle))
+    }
+
+    /// What is to be reported now.
+    pub(super) fn report(
+        &mut self,
+        window: &ReplayWindow,
+        ranges: &mut ArrayVec<Range, RANGES_MAX>,
+        now: Time,
+    ) -> Option<Report> {
+        let (largest, echo_sent_at_us, arrived_at) = self.newest?;
+        // What reports before the last ones said is settled; a report may be lost.
+        let oldest = self.reported[REPORTS_COVERED - 1];
+        window.runs(
+            oldest.max(largest.saturating_sub(REPLAY_WINDOW as u64 - 1)),
+            ranges,
+        );
+        let mean = self.delay_sum_us / i64::from(self.fresh.max(1));
+        let report = Report {
+            largest,
+            received: self.received,
+            received_bytes: self.received_bytes,
+            delay_min_us: self.delay_first_us.wrapping_add_signed(self.delay_min_us),
+            delay_mean_us: self.delay_first_us.wrapping_add_signed(mean as i32),
+            echo_sent_at_us,
+            echo_held_us: u32::try_from(now.since(arrived_at).as_micros()).unwrap_or(u32::MAX),
+            ..Report::default()
+        };
+        self.fresh = 0;
+        self.reported_at = now;
+        self.reported.rotate_right(1);
+        self.reported[0] = largest;
+        Some(report)
+    }
+
+    /// Forgets everything: a new incarnation of the peer.
+    pub(super) fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn us(us: u64) -> Time {
+        Time(us * 1_000)
+    }
+
+    #[test]
+    fn a_report_says_what_came_since_the_last_ones() {
+        let (mut arrivals, mut window) = (Arrivals::default(), ReplayWindow::default());
+        let interval = Duration::from_millis(10);
+        assert_eq!(arrivals.report_at(interval), None);
+        // The sender's clock is ahead, and wraps.
+        for (number, sent, at) in [(0, u32::MAX - 9, 1_000), (1, 10, 1_030), (4, 30, 1_035)] {
+            window.accept(number).unwrap();
+            arrivals.note(number, 100, sent, us(at));
+        }
+        assert_eq!(arrivals.report_at(interval), Some(us(3_035)), "idle");
+        let mut ranges = ArrayVec::new();
+        let report = arrivals.report(&window, &mut ranges, us(3_035)).unwrap();
+        assert_eq!(
+            (report.largest, report.received, report.received_bytes),
+            (4, 3, 300)
+        );
+        assert_eq!((report.echo_sent_at_us, report.echo_held_us), (30, 2_000));
+        assert_eq!((report.delay_min_us, report.delay_mean_us), (1_005, 1_011));
+        assert_eq!(
+            ranges[..],
+            [Range { gap: 0, len: 1 }, Range { gap: 2, len: 2 }]
+        );
+        assert_eq!(arrivals.report_at(interval), None);
+        for report in 0..REPORTS_COVERED as u64 {
+            let at = 10_000 * (report + 1);
+            window.accept(5 + report).unwrap();
+            arrivals.note(5 + report, 100, 0, us(at));
+            assert_eq!(arrivals.report_at(interval), Some(us(at + 2_000)));
+            ranges.clear();
+            arrivals
+                .report(&window, &mut ranges, us(at + 2_000))
+                .unwrap();
+        }
+        assert_eq!(
+            ranges.iter().map(|range| range.len).sum::<u16>(),
+            REPORTS_COVERED as u16 + 1
+        );
+    }
+}

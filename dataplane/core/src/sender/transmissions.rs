@@ -1,0 +1,300 @@
+//! What was sent on a path, by path number, and what the peer's reports say became of it.
+//!
+//! | a transmission is | from | until |
+//! |---|---|---|
+//! | pending | it is numbered | a report has it, or it is overtaken |
+//! | arrived | a report has it | |
+//! | lost | something sent long enough after it arrived | a late report has it after all |
+//! | not sent | it died inside the gateway | |
+
+use core::time::Duration;
+
+use crate::seq::Seq;
+use crate::time::Time;
+use crate::wire::feedback::Range;
+
+/// Transmissions on a path that are remembered: a third of a second at 100,000 a second. A power
+/// of two.
+pub(crate) const TRANSMISSIONS_MAX: u64 = 1 << 15;
+
+/// Why something was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The first transmission of a source shard.
+    Source,
+    /// A source shard again.
+    Repeat,
+    /// A repair shard.
+    Repair,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Pending,
+    Arrived,
+    Lost,
+    NotSent,
+}
+
+/// One transmission.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Transmission {
+    pub sent_at: Time,
+    /// The source shard, or the first of a repair's window.
+    pub seq: Seq,
+    /// Bytes of the sealed datagram.
+    pub bytes: u16,
+    pub cause: Cause,
+    state: State,
+}
+
+/// What a report says of a transmission for the first time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// It arrived.
+    Arrived,
+    /// It was declared lost, and arrived after all.
+    LateArrival,
+    /// It counts as received from now on, in the order of path numbers.
+    SettledArrived,
+    /// It counts as lost from now on, in the order of path numbers.
+    SettledLost,
+}
+
+/// The transmissions of one path.
+pub(crate) struct Transmissions {
+    ring: Box<[Transmission]>,
+    /// One above the newest number sent.
+    next: u64,
+    /// Below this everything has arrived or is lost.
+    settled: u64,
+    /// One above the largest number that has arrived.
+    reported: u64,
+}
+
+impl Transmissions {
+    pub(crate) fn new() -> Self {
+        let nothing = Transmission {
+            sent_at: Time::ZERO,
+            seq: Seq(0),
+            bytes: 0,
+            cause: Cause::Source,
+            state: State::NotSent,
+        };
+        Self {
+            ring: vec![nothing; TRANSMISSIONS_MAX as usize].into_boxed_slice(),
+            next: 0,
+            settled: 0,
+            reported: 0,
+        }
+    }
+
+    fn slot(&mut self, number: u64) -> Option<&mut Transmission> {
+        let is_known = number < self.next && self.next - number <= TRANSMISSIONS_MAX;
+        let slot = &mut self.ring[(number % TRANSMISSIONS_MAX) as usize];
+        is_known.then_some(slot)
+    }
+
+    /// Notes a transmission; numbers come in order.
+    #[inline]
+    pub(crate) fn sent(&mut self, number: u64, seq: Seq, bytes: u16, cause: Cause, now: Time) {
+        self.next = number.saturating_add(1);
+        self.settled = self
+            .settled
+            .max(self.next.saturating_sub(TRANSMISSIONS_MAX));
+        self.ring[(number % TRANSMISSIONS_MAX) as usize] = Transmission {
+            sent_at: now,
+            seq,
+            bytes,
+            cause,
+            state: State::Pending,
+        };
+    }
+
+    /// Takes a transmission that never left out of all reckoning; says what it was.
+    pub(crate) fn not_sent(&mut self, number: u64) -> Option<Transmission> {
+        let slot = self.slot(number)?;
+        let was_pending = slot.state == State::Pending;
+        slot.state = State::NotSent;
+        was_pending.then_some(*slot)
+    }
+
+    /// Whether something was sent that no report has overtaken.
+    pub(crate) fn has_unreported(&self) -> bool {
+        self.reported < self.next
+    }
+
+    /// Takes a report: the largest number and the runs below it. `reordering` is how much earlier
+    /// than an arrival something must have been sent to count as lost.
+    ///
+    /// # Errors
+    /// Nothing is taken of a report about what was never sent.
+    pub(crate) fn report(
+        &mut self,
+        largest: u64,
+        ranges: impl Iterator<Item = Range>,
+        reordering: Duration,
+        mut news: impl FnMut(&Transmission, News),
+    ) -> Result<(), NeverSent> {
+        if largest >= self.next {
+            return Err(NeverSent);
+        }
+        let mut end = largest + 1;
+        for range in ranges {
+            let Some(top) = end.checked_sub(u64::from(range.gap)) else {
+                break;
+            };
+            let bottom = top.saturating_sub(u64::from(range.len));
+            // What is too old to be remembered is not worth a look.
+            let oldest = self.next.saturating_sub(TRANSMISSIONS_MAX);
+            for number in bottom.max(oldest)..top {
+                self.arrived(number, &mut news);
+            }
+            end = bottom;
+        }
+        self.arrived(largest, &mut news);
+        self.reported = self.reported.max(largest + 1);
+        self.settle(reordering, &mut news);
+        Ok(())
+    }
+
+    fn arrived(&mut self, number: u64, news: &mut impl FnMut(&Transmission, News)) {
+        let Some(slot) = self.slot(number) else {
+            return;
+        };
+        let what = match slot.state {
+            State::Pending => News::Arrived,
+            State::Lost => News::LateArrival,
+            State::Arrived | State::NotSent => return,
+        };
+        slot.state = State::Arrived;
+        news(slot, what);
+    }
+
+    /// Decides about what lies below the largest number that has arrived, in order.
+    fn settle(&mut self, reordering: Duration, news: &mut impl FnMut(&Transmission, News)) {
+        let Some(newest) = self.reported.checked_sub(1) else {
+            return;
+        };
+        let Some(overtaken_by) = self.slot(newest).map(|slot| slot.sent_at) else {
+            return;
+        };
+        while self.settled < self.reported {
+            let Some(slot) = self.slot(self.settled) else {
+                self.settled += 1;
+                continue;
+            };
+            match slot.state {
+                State::Pending if slot.sent_at + reordering > overtaken_by => return,
+                State::Pending => {
+                    slot.state = State::Lost;
+                    news(slot, News::SettledLost);
+                }
+                State::Arrived => news(slot, News::SettledArrived),
+                State::Lost | State::NotSent => {}
+            }
+            self.settled += 1;
+        }
+    }
+}
+
+/// A report speaks of what was never sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NeverSent;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn log(count: u64) -> Transmissions {
+        let mut log = Transmissions::new();
+        for number in 0..count {
+            let at = Time::ZERO + MS * number as u32;
+            log.sent(number, Seq(number as u32), 100, Cause::Source, at);
+        }
+        log
+    }
+
+    fn take(log: &mut Transmissions, largest: u64, ranges: &[(u16, u16)]) -> Vec<(u32, News)> {
+        let mut all = vec![];
+        let ranges = ranges.iter().map(|&(gap, len)| Range { gap, len });
+        let taken = log.report(largest, ranges, MS * 3, |t, news| all.push((t.seq.0, news)));
+        assert_eq!(taken, Ok(()));
+        all
+    }
+
+    #[test]
+    fn what_was_overtaken_long_enough_is_lost_and_may_come_late() {
+        use News::{Arrived, LateArrival, SettledArrived, SettledLost};
+        let mut log = log(10);
+        // 4 and 2 arrived, 0, 1 and 3 are missing; 3 was sent just before 4.
+        let news = take(&mut log, 4, &[(0, 1), (1, 1)]);
+        let expected = [
+            (4, Arrived),
+            (2, Arrived),
+            (0, SettledLost),
+            (1, SettledLost),
+            (2, SettledArrived),
+        ];
+        assert_eq!(news, expected);
+        assert!(log.has_unreported());
+        let news = take(&mut log, 9, &[(0, 5), (4, 1)]);
+        assert_eq!(news[5..7], [(0, LateArrival), (3, SettledLost)]);
+        assert!(!log.has_unreported());
+        assert_eq!(take(&mut log, 9, &[(0, 5)]), []);
+    }
+
+    #[test]
+    fn what_never_left_is_neither_lost_nor_received() {
+        let mut log = log(3);
+        assert!(log.not_sent(0).is_some());
+        assert!(log.not_sent(0).is_none() && log.not_sent(3).is_none());
+        let news = take(&mut log, 2, &[(0, 2)]);
+        assert!(news.iter().all(|&(seq, _)| seq != 0), "{news:?}");
+    }
+
+    #[test]
+    fn a_report_from_the_future_is_refused() {
+        let mut log = log(3);
+        let refused = log.report(3, core::iter::empty(), MS, |_, _| panic!("news"));
+        assert_eq!(refused, Err(NeverSent));
+        assert_eq!(
+            log.report(u64::MAX, core::iter::empty(), MS, |_, _| {}),
+            Err(NeverSent)
+        );
+    }
+
+    proptest! {
+        /// Whatever reports say, each transmission settles at most once, in order, and what was not
+        /// reported never arrives.
+        #[test]
+        fn any_reports_settle_each_number_once(
+            reports in prop::collection::vec(
+                (0u64..300, prop::collection::vec((0u16..40, 0u16..40), 0..6)), 1..30),
+        ) {
+            let mut log = log(300);
+            let mut settled = vec![];
+            let mut reported = std::collections::HashSet::new();
+            for (largest, ranges) in reports {
+                let mut end = largest + 1;
+                reported.insert(largest as u32);
+                for &(gap, len) in &ranges {
+                    let Some(top) = end.checked_sub(gap.into()) else { break };
+                    let bottom = top.saturating_sub(len.into());
+                    reported.extend((bottom..top).map(|n| n as u32));
+                    end = bottom;
+                }
+                let ranges = ranges.iter().map(|&(gap, len)| Range { gap, len });
+                log.report(largest, ranges, MS * 3, |t, news| match news {
+                    News::SettledArrived | News::SettledLost => settled.push(t.seq.0),
+                    News::Arrived | News::LateArrival => assert!(reported.contains(&t.seq.0)),
+                }).unwrap();
+            }
+            prop_assert!(settled.is_sorted_by(|a, b| a < b));
+        }
+    }
+}
