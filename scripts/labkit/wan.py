@@ -91,7 +91,7 @@ class Path:
         return ", ".join(parts)
 
 
-def _of_file(file):
+def of_file(file):
     """The single paths of a profile file, by name."""
     if not file.exists():
         return {}
@@ -114,7 +114,7 @@ BUILT_IN = {
     "satellite": Path(delay_ms=300, rate_mbit=50, loss_percent=1, burst=4),
     "fast_metro": Path(delay_ms=1, rate_mbit=1000, loss_percent=0.1),
 }
-MEASURED = {**BUILT_IN, **_of_file(PROFILES_FILE)}
+MEASURED = {**BUILT_IN, **of_file(PROFILES_FILE)}
 CLEAN = MEASURED["clean"]
 LOSSY = MEASURED["loss_1"]
 UNLIMITED = Path()
