@@ -28,10 +28,12 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+pub mod evaluate;
 pub mod gateway;
 pub mod packet;
 pub mod path;
 pub mod profiles;
 mod seeds;
 pub mod tcp;
+pub mod traffic;
 pub mod world;

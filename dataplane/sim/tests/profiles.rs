@@ -144,6 +144,65 @@ fn errors_name_file_line_and_key() {
     assert!(syntax.starts_with("p.toml:1:"), "{syntax}");
 }
 
+#[test]
+fn the_profiles_of_the_project_load() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("profiles.toml");
+    let profiles = ProfileFile::load(&file).expect("a good file");
+    let singles: Vec<_> = profiles
+        .single
+        .iter()
+        .map(|single| single.name.as_str())
+        .collect();
+    assert_eq!(
+        singles,
+        [
+            "clean",
+            "loss_1",
+            "burst_1",
+            "loss_5",
+            "jitter_loss",
+            "far",
+            "satellite",
+            "fast_metro"
+        ]
+    );
+    let pairs: Vec<_> = profiles
+        .pair
+        .iter()
+        .map(|pair| pair.name.as_str())
+        .collect();
+    assert_eq!(
+        pairs,
+        [
+            "baseline",
+            "rtt_40",
+            "rtt_70",
+            "rtt_120",
+            "rtt_320",
+            "jit_5",
+            "jit_20",
+            "loss_05",
+            "loss_2",
+            "bw_4to1",
+            "bw_10to1",
+            "dual_lte",
+            "fiber_lte",
+            "lte_starlink",
+            "lte_geo",
+            "congested",
+        ]
+    );
+    let published =
+        |pair: &shardgate_sim::profiles::Pair| pair.best_single.zip(pair.best_published).is_some();
+    assert!(profiles.pair.iter().all(published));
+    for name in singles.iter().chain(&pairs) {
+        let reference: ProfileRef = format!("{}:{name}", file.display())
+            .parse()
+            .expect("a reference");
+        assert!(reference.load().is_ok(), "{name}");
+    }
+}
+
 proptest! {
     /// Whatever the file holds, the answer is a profile or one line.
     #[test]

@@ -70,6 +70,17 @@ impl SentBytes {
         self.frames + self.headers + self.repair + self.repeats + self.feedback
     }
 
+    /// What two gateways have sent together.
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            frames: self.frames + other.frames,
+            headers: self.headers + other.headers,
+            repair: self.repair + other.repair,
+            repeats: self.repeats + other.repeats,
+            feedback: self.feedback + other.feedback,
+        }
+    }
+
     /// What was sent since `earlier`.
     pub fn since(&self, earlier: &Self) -> Self {
         Self {

@@ -12,6 +12,7 @@ pub(crate) enum Stream {
     Reorder = 3,
     Duplicate = 4,
     Corrupt = 5,
+    Traffic = 6,
 }
 
 /// One stream of draws.

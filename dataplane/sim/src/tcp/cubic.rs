@@ -199,7 +199,8 @@ mod tests {
         (0..count)
             .map(|round| {
                 let now = Time::ZERO + RTT * round;
-                for _ in 0..cwnd {
+                let window = cwnd;
+                for _ in 0..window {
                     cwnd = cubic.on_congestion_avoidance(cwnd, 1, now);
                 }
                 cwnd
@@ -240,7 +241,8 @@ mod tests {
         // 10 round trips of 10 ms: the cubic part is flat, α = 3 (1 - β) / (1 + β) = 0.53.
         for round in 0..10 {
             let now = Time(round * 10_000_000);
-            for _ in 0..cwnd {
+            let window = cwnd;
+            for _ in 0..window {
                 cwnd = cubic.on_congestion_avoidance(cwnd, 1, now);
             }
         }

@@ -21,6 +21,7 @@ mod oracle;
 
 use std::any::Any;
 use std::ops::Range;
+use std::time::Duration;
 
 use shardgate_core::time::Time;
 
@@ -53,26 +54,29 @@ impl Integrity {
     }
 }
 
-/// The state of one path's queue, over the looks taken while the world measured.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// The wait in one path's queue, over the looks taken while the world measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueStats {
-    looks: u64,
-    frames_sum: u64,
-    frames_max: usize,
+    looks: u32,
+    sum: Duration,
+    max: Duration,
 }
 
 impl QueueStats {
-    /// Mean frames at the bottleneck.
-    pub fn mean_frames(&self) -> f64 {
-        if self.looks == 0 {
-            return 0.0;
-        }
-        self.frames_sum as f64 / self.looks as f64
+    fn look(&mut self, delay: Duration) {
+        self.looks += 1;
+        self.sum += delay;
+        self.max = self.max.max(delay);
     }
 
-    /// Most frames seen there.
-    pub fn max_frames(&self) -> usize {
-        self.frames_max
+    /// How long a frame would have waited, on average over time.
+    pub fn mean(&self) -> Duration {
+        self.sum.checked_div(self.looks).unwrap_or_default()
+    }
+
+    /// The longest wait seen.
+    pub fn max(&self) -> Duration {
+        self.max
     }
 }
 
@@ -486,10 +490,7 @@ impl World {
         }
         for place in &mut self.places {
             for (path, queue) in place.paths.iter().zip(&mut place.queues) {
-                let frames = path.queued(self.now);
-                queue.looks += 1;
-                queue.frames_sum += frames as u64;
-                queue.frames_max = queue.frames_max.max(frames);
+                queue.look(path.queue_delay(self.now));
             }
         }
         self.events

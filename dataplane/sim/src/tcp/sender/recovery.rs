@@ -18,6 +18,8 @@ use crate::tcp::scoreboard::{AckContext, News};
 
 /// Selectively acknowledged segments that are proof enough without waiting (RFC 8985, 6.2).
 const DUP_THRESHOLD: u32 = 3;
+/// Widest reordering window in quarters of the least round trip; Linux counts in a byte.
+const QUARTERS_MAX: u32 = 255;
 /// Recoveries for which a widened reordering window stays (RFC 8985, 6.2, step 4).
 const REORDERING_PERSISTS: u32 = 16;
 
@@ -98,7 +100,7 @@ impl Recovery {
     fn on_dsack(&mut self, una: u64, next: u64) {
         if self.dsack_round.is_none_or(|round| una >= round) {
             self.dsack_round = Some(next);
-            self.reordering_quarters = self.reordering_quarters.max(1) + 1;
+            self.reordering_quarters = (self.reordering_quarters.max(1) + 1).min(QUARTERS_MAX);
             self.reordering_persists = REORDERING_PERSISTS;
         }
     }
