@@ -13,6 +13,7 @@
 //! | `encoder` | [`Encoder`]: all open windows in one pass; [`combine`]: one window at once |
 //! | `decoder` | [`Decoder`]: what arrives, what is rebuilt, and the bounds of its work |
 //! | `history`, `equations` | the decoder's two stores, of fixed size |
+//! | `standing` | [`standing`](standing()): s and W by measured loss, and the residual that was measured |
 //!
 //! What is coded of a source shard: shard_id, shard_count, first_frame, payload_len, crc32c, then
 //! the payload. The coefficients and the solver are `shardgate_erasure`'s.
@@ -21,9 +22,11 @@ mod decoder;
 mod encoder;
 mod equations;
 mod history;
+mod standing;
 
 pub use self::decoder::{Decoder, DecoderStats, Rebuilt};
 pub use self::encoder::{Encoder, EncoderStats, RepairPlan, Symbol, combine};
+pub use self::standing::{standing, standing_residual};
 
 use crate::seq::Seq;
 use crate::wire::shard::{CODED_META_LEN, SourceHeader};
