@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """The programs that measure: they end with figures, go on where they were, and leave nothing."""
 
-import dataclasses
 import json
 import pathlib
 import signal
@@ -134,40 +133,19 @@ class Compare(Program):
         self.assertIsNone(document["paths"][0]["rivals"]["plain"]["bytes_added"])
 
 
-PROFILE = """
-[[single]]
-name = "loss_1"
-path = { delay_ms = 20, rate = 200, loss = 0.01, burst = 1 }
-
-[[pair]]
-name = "two"
-a = { delay_ms = 20 }
-b = { delay_ms = 30 }
-"""
-
-
 class Profiles(unittest.TestCase):
     """The lab's idea of a path is the emulator's."""
 
-    def test_a_file_says_what_is_built_in(self):
-        for name, path in wan.MEASURED.items():
-            if name in wan.BUILT_IN and path.profile:
-                plain = dataclasses.replace(path, profile=None)
-                self.assertEqual(plain, wan.BUILT_IN[name], name)
-
     def test_the_emulator_takes_a_profile_and_changes_of_it(self):
-        with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
-            file.write(PROFILE)
-            file.flush()
-            (path,) = wan.of_file(pathlib.Path(file.name)).values()
-            self.assertEqual(dataclasses.replace(path, profile=None), wan.BUILT_IN["loss_1"])
-            with Lab(path=path, hugepages="off", binary=Options.binary) as lab:
-                for changed, low, high in ((path, 1, 100), (path.but(loss_percent=0), 0, 0)):
-                    lab.set_path(changed)
-                    with lab.plain() as target:
-                        found = thin.Flow(lab, target, seconds=2, rate=1000).finish()
-                    self.assertGreaterEqual(found.quantile_ms(0), 20)
-                    self.assertTrue(low <= found.lost <= high, found.as_json())
+        path = wan.MEASURED["loss_1"]
+        self.assertEqual((path.delay_ms, path.rate_mbit, path.loss_percent), (20, 200, 1))
+        with Lab(path=path, hugepages="off", binary=Options.binary) as lab:
+            for changed, low, high in ((path, 1, 100), (path.but(loss_percent=0), 0, 0)):
+                lab.set_path(changed)
+                with lab.plain() as target:
+                    found = thin.Flow(lab, target, seconds=2, rate=1000).finish()
+                self.assertGreaterEqual(found.quantile_ms(0), 20)
+                self.assertTrue(low <= found.lost <= high, found.as_json())
 
 
 class Thin(unittest.TestCase):

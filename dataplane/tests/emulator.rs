@@ -28,14 +28,15 @@ fn frames_are_accounted_for_and_every_mbuf_comes_home() {
     let mut config = EmulatorConfig::new("net_null0", "net_null1");
     config.poll = PollMode::Busy;
     config.left_to_right = PathProfile {
-        // Several time slices: the emulator may be without its CPU when it is told to stop, and
-        // then sends whatever has become due before it looks.
-        delay_ms: 20.0,
+        // Longer than a loaded machine keeps the emulator from its CPU: when it comes back it sends
+        // all that has become due before it sees that it is to stop.
+        delay_ms: 200.0,
         loss: 0.1,
         duplicate: 0.1,
         corrupt: 0.1,
         ..PathProfile::default()
     };
+    config.held_frames = Some(20_000);
     // A queue that such a flood always overflows.
     config.right_to_left.rate = Some(10.0);
 
@@ -68,7 +69,7 @@ fn frames_are_accounted_for_and_every_mbuf_comes_home() {
         right.lost > 0 && right.duplicated > 0 && right.corrupted > 0,
         "{right:?}"
     );
-    assert!(right.held_at_end > 0, "20 ms of frames are on the way");
+    assert!(right.held_at_end > 0, "200 ms of frames are on the way");
     assert!(left.queue_drops > 0, "{left:?}");
     assert!(right.queue.is_none(), "no rate, no queue");
     let queue = left.queue.as_ref().expect("a bottleneck");

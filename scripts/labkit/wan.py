@@ -93,8 +93,6 @@ class Path:
 
 def of_file(file):
     """The single paths of a profile file, by name."""
-    if not file.exists():
-        return {}
     singles = tomllib.loads(file.read_text()).get("single", [])
     return {
         single["name"]: Path.of_profile(single["path"], f"{file}:{single['name']}")
@@ -102,19 +100,9 @@ def of_file(file):
     }
 
 
-# Where no queue is given it is the emulator's default: one product of bandwidth and round trip.
-# These stand in for the profile file where there is none; it says the same.
-BUILT_IN = {
-    "clean": Path(delay_ms=20, rate_mbit=200),
-    "loss_1": Path(delay_ms=20, rate_mbit=200, loss_percent=1),
-    "burst_1": Path(delay_ms=20, rate_mbit=200, loss_percent=1, burst=3),
-    "loss_5": Path(delay_ms=20, rate_mbit=200, loss_percent=5),
-    "jitter_loss": Path(delay_ms=20, jitter_ms=2, rate_mbit=200, loss_percent=1),
-    "far": Path(delay_ms=100, rate_mbit=100, loss_percent=0.5, burst=2),
-    "satellite": Path(delay_ms=300, rate_mbit=50, loss_percent=1, burst=4),
-    "fast_metro": Path(delay_ms=1, rate_mbit=1000, loss_percent=0.1),
-}
-MEASURED = {**BUILT_IN, **of_file(PROFILES_FILE)}
+# The paths that figures are quoted for. Without a queue of its own a path has the emulator's
+# default: one product of bandwidth and round trip.
+MEASURED = of_file(PROFILES_FILE)
 CLEAN = MEASURED["clean"]
 LOSSY = MEASURED["loss_1"]
 UNLIMITED = Path()
