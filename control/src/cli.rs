@@ -28,6 +28,9 @@ pub enum Command {
     Emulate(Box<EmulateArgs>),
     /// See or reserve hugepages.
     Hugepages(HugepagesArgs),
+    /// Try things out in virtual time: no device, no rights, and the same seed gives the same
+    /// figures.
+    Sim(SimArgs),
 }
 
 /// `run`.
@@ -171,6 +174,38 @@ pub enum HugepagesCommand {
         #[arg(long)]
         persist: bool,
     },
+}
+
+/// `sim`.
+#[derive(Debug, Args)]
+pub struct SimArgs {
+    /// What to try out.
+    #[command(subcommand)]
+    pub command: SimCommand,
+}
+
+/// What to try out.
+#[derive(Debug, Subcommand)]
+pub enum SimCommand {
+    /// One bulk TCP flow and one thin flow over the path of a profile.
+    Profile(SimProfileArgs),
+}
+
+/// `sim profile`.
+#[derive(Debug, Args)]
+pub struct SimProfileArgs {
+    /// A profile of a profile file; the paths of a pair are NAME/a and NAME/b.
+    #[arg(value_name = "FILE:NAME")]
+    pub profile: String,
+    /// Virtual seconds; the first 3 are not counted.
+    #[arg(long, value_name = "S", default_value_t = 20.0)]
+    pub seconds: f64,
+    /// Seed of all that is random.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Print the report as one JSON document.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// clap's explanation of a wrong command line, as one line.

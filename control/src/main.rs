@@ -13,7 +13,7 @@
 //! | `run` | from a configuration to a running gateway and to its orderly end |
 //! | `stats` | the stats document, the endpoint, and the command that reads it |
 //! | `device_lock` | one process per device |
-//! | `emulate`, `hugepages` | the commands of that name |
+//! | `emulate`, `hugepages`, `sim` | the commands of that name |
 //! | `limits` | every bound, with its reason |
 //!
 //! One thread controls: it polls the engine for frames that concern the gateway itself, runs
@@ -38,6 +38,7 @@ mod network;
 mod output;
 mod run;
 mod session;
+mod sim;
 mod stats;
 mod stop;
 
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         Command::Stats(args) => stats::read::stats(args),
         Command::Emulate(args) => emulate::emulate(args),
         Command::Hugepages(args) => hugepages::hugepages(args),
+        Command::Sim(args) => sim::sim(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,129 @@
+//! `shardgate sim` as people use it: no device, no rights.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn profiles() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../dataplane/sim/profiles.toml")
+}
+
+fn named(name: &str) -> String {
+    format!("{}:{name}", profiles().display())
+}
+
+fn sim(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_shardgate"))
+        .arg("sim")
+        .args(args)
+        .env_remove("RUST_LOG")
+        .output()
+        .expect("the program starts")
+}
+
+fn stdout(output: &Output) -> &str {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert_eq!(stderr, "", "nothing to complain of, and no terminal");
+    std::str::from_utf8(&output.stdout).expect("text")
+}
+
+/// The one line of a failure.
+fn error(args: &[&str]) -> String {
+    let output = sim(args);
+    let stderr = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(output.stdout.is_empty(), "an error has no result");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    stderr
+}
+
+#[test]
+fn a_profile_as_json_is_one_document_and_the_same_each_time() {
+    let name = named("loss_1");
+    let args = ["profile", &name, "--seconds", "6", "--seed", "3", "--json"];
+    let first = sim(&args);
+    let text = stdout(&first);
+    let report: serde_json::Value = serde_json::from_str(text).expect("one document");
+    assert_eq!(report["profile"], "loss_1");
+    assert_eq!(report["seed"], 3);
+    assert_eq!(report["seconds"], 3.0);
+    let plain = &report["plain"];
+    let goodput = plain["goodput_mbit_per_s"].as_f64().expect("a number");
+    assert!(
+        (1.0..12.0).contains(&goodput),
+        "{goodput} Mbit/s at 1 % loss"
+    );
+    for percentile in ["p50", "p99", "p99_9"] {
+        let ms = plain["frame_delay_ms"][percentile]
+            .as_f64()
+            .expect("a number");
+        assert!((19.9..80.0).contains(&ms), "{percentile}: {ms} ms");
+    }
+    assert!(plain["residual_loss"].is_f64());
+    for cause in ["headers", "repair", "repeats", "feedback"] {
+        assert!(plain["overhead_percent"][cause].is_f64(), "{cause}");
+    }
+    assert_eq!(plain["broken_frames"], 0);
+    assert_eq!(stdout(&sim(&args)), text);
+}
+
+#[test]
+fn a_pair_says_what_it_uses_and_its_paths_have_names() {
+    let pair = sim(&["profile", &named("dual_lte"), "--seconds", "4"]);
+    let text = stdout(&pair);
+    assert!(text.contains("path a alone"), "{text}");
+    assert!(
+        text.contains("TCP goodput") && text.contains("Mbit/s"),
+        "{text}"
+    );
+    let path = sim(&["profile", &named("dual_lte/b"), "--seconds", "4"]);
+    assert!(stdout(&path).starts_with("dual_lte/b: 45 ms one way with 8 ms of jitter, 25 Mbit/s"));
+}
+
+#[test]
+fn what_is_wrong_is_said_in_one_line_with_a_remedy() {
+    let unknown = error(&["profile", &named("nope")]);
+    assert!(
+        unknown.contains("clean, loss_1") && unknown.contains("congested"),
+        "{unknown}"
+    );
+    let file = error(&["profile", "/nowhere.toml:clean"]);
+    assert!(
+        file.contains("/nowhere.toml") && file.contains("give a readable"),
+        "{file}"
+    );
+    let shape = error(&["profile", "clean"]);
+    assert!(shape.contains("FILE:NAME"), "{shape}");
+    for seconds in ["3.9", "0", "1e9", "NaN"] {
+        let line = error(&["profile", &named("clean"), "--seconds", seconds]);
+        assert!(line.contains("from 4 to 3600"), "{line}");
+    }
+    let option = error(&["profile", &named("clean"), "--seconds", "-1"]);
+    assert!(
+        option.contains("--seconds") || option.contains("-1"),
+        "{option}"
+    );
+    assert!(error(&["profile"]).contains("FILE:NAME"));
+    assert!(error(&[]).starts_with("shardgate: "));
+}
+
+/// The emulator reads the same file. It stops at the device, which is checked after the profile.
+#[test]
+fn the_emulator_knows_the_same_profiles() {
+    let emulate = |profile: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_shardgate"))
+            .args(["emulate", "--left", "", "--right", "", "--profile", profile])
+            .env_remove("RUST_LOG")
+            .output()
+            .expect("the program starts");
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).expect("text")
+    };
+    assert!(emulate(&named("nope")).contains("no profile `nope`"));
+    assert!(emulate(&named("dual_lte")).contains("dual_lte/a"));
+    let right = emulate(&named("satellite"));
+    assert!(
+        !right.contains("profile") && !right.contains("satellite"),
+        "{right}"
+    );
+}
