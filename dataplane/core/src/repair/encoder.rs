@@ -82,7 +82,8 @@ impl<B: Buffer> Accumulator<B> {
     /// Makes room for a source shard of so many bytes with padding; false if there is none.
     fn grow(&mut self, padded_len: usize) -> bool {
         let missing = padded_len.saturating_sub(self.buffer.len());
-        if self.buffer.tailroom() < missing + TAG_LEN {
+        let is_full = usize::from(self.sources) >= WINDOW_MAX;
+        if is_full || self.buffer.tailroom() < missing + TAG_LEN {
             return false;
         }
         if let Some(room) = self.buffer.append(missing) {
@@ -161,11 +162,13 @@ impl<B: Buffer> Encoder<B> {
     }
 
     /// Sends repair by another plan from now on, or none. Open windows go on where both plans
-    /// have them, the youngest if the new plan has fewer.
+    /// have them; if the new plan has fewer, the one due next, which covers what no other does
+    /// yet, and the youngest.
     pub fn set_plan(&mut self, plan: Option<RepairPlan>) {
         let open = plan.map_or(0, RepairPlan::open);
         let surplus = self.open.len().saturating_sub(open);
-        self.open.drain(..surplus);
+        let first = open.min(1).min(self.open.len());
+        self.open.drain(first..first + surplus);
         while self.open.len() < open {
             self.open.push(None);
         }
@@ -274,9 +277,6 @@ impl<B: Buffer> Encoder<B> {
         let mut coefficients: ArrayVec<u8, OPEN_MAX> = ArrayVec::new();
         let mut targets: ArrayVec<&mut [u8], OPEN_MAX> = ArrayVec::new();
         for slot in &mut self.open {
-            // Only the window due next ends at the limit by itself; another one, that was opened
-            // while the pool was empty for its elders, begins anew.
-            slot.take_if(|window| usize::from(window.sources) >= WINDOW_MAX);
             if slot.is_none() {
                 let Some(buffer) = pool.alloc() else {
                     continue;

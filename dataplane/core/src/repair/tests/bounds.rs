@@ -32,6 +32,41 @@ fn alone(seq: Seq, coded: &[u8]) -> Sent {
     Sent::Repair(header, symbol)
 }
 
+/// A shard whose checksum is zero by itself, which says that there is none (SPEC §3): the last
+/// four bytes are solved for, as a checksum is affine in them.
+fn with_checksum_zero() -> (SourceHeader, [u8; 7]) {
+    let at = |tail: u32| {
+        let mut payload = *b"pay\0\0\0\0";
+        payload[3..].copy_from_slice(&tail.to_be_bytes());
+        let header = source(Seq(9), &payload);
+        (header, payload)
+    };
+    let constant = at(0).0.crc32c;
+    // Each bit of the checksum, the highest first, becomes the pivot of one combination.
+    let mut basis: Vec<(u32, u32)> = (0..32)
+        .map(|bit| (at(1 << bit).0.crc32c ^ constant, 1 << bit))
+        .collect();
+    let (mut rest, mut tail) = (constant, 0);
+    for bit in (0..32).rev() {
+        let pivot = basis
+            .iter()
+            .position(|&(sum, _)| sum >> bit & 1 == 1)
+            .expect("full rank");
+        let (sum, bits) = basis.swap_remove(pivot);
+        let with_bit = |value: u32| value >> bit & 1 == 1;
+        for other in basis.iter_mut().filter(|other| with_bit(other.0)) {
+            *other = (other.0 ^ sum, other.1 ^ bits);
+        }
+        if with_bit(rest) {
+            rest ^= sum;
+            tail ^= bits;
+        }
+    }
+    let solved = at(tail);
+    assert_eq!(solved.0.crc32c, 0);
+    solved
+}
+
 #[test]
 fn what_is_rebuilt_must_be_sound() {
     let good = source(Seq(9), b"payload");
@@ -57,6 +92,8 @@ fn what_is_rebuilt_must_be_sound() {
         })
         .collect();
     wrong.push(coded(&SourceHeader { crc32c: 0, ..good }, b"payload"));
+    let (zero, payload) = with_checksum_zero();
+    wrong.push(coded(&zero, &payload));
     wrong.push(coded(&good, b"Payload"));
     wrong.push(coded(&good, b"payload\x01"));
     wrong.push(coded(&good, b"payloa"));

@@ -17,6 +17,15 @@ struct Sender {
     out: Vec<RepairHeader>,
 }
 
+/// The first shard since `begun` that no repair shard covers, by what came out.
+fn uncovered(sender: &Sender, begun: Seq) -> Seq {
+    let mut ends = sender
+        .out
+        .iter()
+        .map(|header| header.window_start.plus(header.window_len.into()));
+    ends.rfind(|&end| begun.is_before(end)).unwrap_or(begun)
+}
+
 impl Sender {
     fn new(plan: RepairPlan) -> Self {
         let mut encoder = Encoder::new(Coder::new(), PAYLOAD_MAX);
@@ -261,14 +270,28 @@ proptest! {
         let mut sender = Sender::new(plan(3, 9));
         sender.pool.left = buffers;
         let mut now = Time::ZERO;
+        let mut begun = sender.next;
         for (step, a, b) in steps {
             now += MILLISECOND;
+            let (count, next) = (sender.out.len(), uncovered(&sender, begun));
             match step {
                 0 => sender.encoder.set_plan(Some(plan(a, b))),
                 1 => sender.poll(now),
-                2 if a < 20 => sender.encoder.set_plan(None),
-                2 => sender.next = sender.next.plus(u32::from(a > 200)),
+                2 if a < 20 => {
+                    sender.encoder.set_plan(None);
+                    sender.encoder.set_plan(Some(plan(a, b)));
+                    sender.out.clear();
+                    begun = sender.next;
+                }
+                2 if a > 200 => {
+                    sender.next = sender.next.plus(1);
+                    sender.out.clear();
+                    begun = sender.next;
+                }
                 _ => (0..=a % 32).for_each(|_| sender.add(now)),
+            }
+            if let Some(first) = sender.out.get(count).filter(|_| buffers == usize::MAX) {
+                prop_assert!(!next.is_before(first.window_start), "{next:?} is left out");
             }
         }
         for header in &sender.out {
