@@ -66,6 +66,8 @@ pub struct SendKey {
     pub generation: u32,
     /// How many streams *we* announced; the peer drops what lies above.
     pub streams: u8,
+    /// What the peer can decode, in source shards; 0 if it takes no repair.
+    pub window: u16,
 }
 
 /// Addresses of one path, both ends, down to the next hop.

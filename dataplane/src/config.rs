@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::Serialize;
+use shardgate_core::endpoint::RepairMode;
+use shardgate_core::predict::Policy;
 
 /// Everything an [`Engine`](crate::engine::Engine) needs to start.
 #[derive(Clone, Debug)]
@@ -130,12 +132,22 @@ pub struct TunnelSpec {
     pub shards: (u8, u8),
     /// Whether lanes are kept in order.
     pub ordering: Ordering,
-    /// The `fixed` predictor's hold.
-    pub hold: Duration,
+    /// When missing shards are asked for.
+    pub policy: Policy,
     /// Upper bound of a hold in an interactive lane.
     pub interactive_hold: Duration,
-    /// Upper bound of a hold in a bulk lane.
-    pub bulk_hold: Duration,
+    /// Upper bound of a hold in a bulk lane; `None` follows the path's round trip.
+    pub bulk_hold: Option<Duration>,
+    /// Whether missing shards are asked for, and sent again.
+    pub retransmit: bool,
+    /// How much repair is sent beforehand.
+    pub repair: RepairMode,
+    /// Share of what a path delivers that may be added to it, 0 to 1.
+    pub overhead_limit: f64,
+    /// Memory for shards that may be asked for, per peer and rx lcore, in bytes.
+    pub retention_bytes: usize,
+    /// Whether the bottleneck's queue is kept short.
+    pub queue_control: bool,
     /// Out-of-order frames held per peer; per lane a quarter of that.
     pub held_frames_max: usize,
     /// Memory for incomplete and held frames, per peer, in bytes.

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use shardgate_core::endpoint::RepairMode;
 use shardgate_core::limits::{HOLD_MAX, SHARDS_MAX};
+use shardgate_core::predict::{Fixed, Policy, Rack};
+use shardgate_core::repair::{OPEN_MAX, WINDOW_MAX};
 use shardgate_dataplane::config::{Ordering, TunnelSpec};
 use toml::Value;
 
@@ -11,17 +14,19 @@ use super::source::{ConfigError, Source};
 use super::values::{later, later_value, number, one_of, shown};
 
 const LISTEN_PORT_DEFAULT: u16 = 4600;
-const HOLD_DEFAULT: Duration = Duration::from_millis(20);
 const INTERACTIVE_HOLD_DEFAULT_MS: i64 = 5;
-/// "auto" means two rounds of asking; as long as nothing is asked for again it is the predictor's
-/// own default.
-const BULK_HOLD_AUTO_MS: i64 = 20;
 const HELD_FRAMES_DEFAULT: i64 = 16_384;
 const HELD_FRAMES_MAX: i64 = 1 << 20;
 const REASSEMBLY_MEMORY_MB_DEFAULT: i64 = 64;
 const REASSEMBLY_MEMORY_MB_MAX: i64 = 4096;
 const FLOWS_MAX: i64 = 16;
 const OVERHEAD_LIMIT_DEFAULT: f64 = 0.25;
+/// Two rounds of asking on a satellite path at 50 Mbit/s take 9 MiB, on a metro path at 1 Gbit/s
+/// less; memory that is never written to costs nothing.
+/// Repair shards that cover each source shard where only their rate is given.
+const REPAIR_WINDOWS: u64 = 4;
+const RETENTION_MB_AUTO: i64 = 32;
+const RETENTION_MB_MAX: i64 = 4096;
 
 /// Checks the section.
 pub fn check(source: &Source, file: &File) -> Result<TunnelSpec, ConfigError> {
@@ -52,7 +57,7 @@ pub fn check(source: &Source, file: &File) -> Result<TunnelSpec, ConfigError> {
             Ordering::Lane,
             &[("lane", Ordering::Lane), ("none", Ordering::None)],
         )?,
-        hold: predictor(source, tunnel)?,
+        policy: predictor(source, tunnel)?,
         interactive_hold: Duration::from_millis(whole(
             "tunnel.interactive_hold_ms",
             tunnel.interactive_hold_ms.as_ref(),
@@ -60,13 +65,26 @@ pub fn check(source: &Source, file: &File) -> Result<TunnelSpec, ConfigError> {
             false,
             INTERACTIVE_HOLD_DEFAULT_MS,
         )?),
-        bulk_hold: Duration::from_millis(whole(
+        bulk_hold: number(
+            source,
             "tunnel.bulk_hold_ms",
             tunnel.bulk_hold_ms.as_ref(),
             0..=hold_ms_max,
             true,
-            BULK_HOLD_AUTO_MS,
-        )?),
+        )?
+        .map(|ms| Duration::from_millis(ms as u64)),
+        retransmit: tunnel.retransmit.unwrap_or(true),
+        repair: repair(source, tunnel)?,
+        overhead_limit: overhead_limit(source, tunnel)?,
+        retention_bytes: whole(
+            "tunnel.retention_mb",
+            tunnel.retention_mb.as_ref(),
+            1..=RETENTION_MB_MAX,
+            true,
+            RETENTION_MB_AUTO,
+        )? as usize
+            * (1 << 20),
+        queue_control: tunnel.queue_control.unwrap_or(true),
         held_frames_max: whole(
             "tunnel.held_frames_max",
             tunnel.held_frames_max.as_ref(),
@@ -88,53 +106,6 @@ pub fn check(source: &Source, file: &File) -> Result<TunnelSpec, ConfigError> {
 
 /// Keys and values whose feature comes later.
 fn refuse_later(source: &Source, tunnel: &Tunnel) -> Result<(), ConfigError> {
-    match tunnel.repair.as_deref() {
-        None | Some("auto" | "off") => {}
-        Some(other) => {
-            let value = format!("repair = {other:?}");
-            return Err(later_value(source, "tunnel.repair", &value, "\"off\""));
-        }
-    }
-    if tunnel.retransmit == Some(true) {
-        return Err(later_value(
-            source,
-            "tunnel.retransmit",
-            "retransmission",
-            "false",
-        ));
-    }
-    if tunnel.queue_control == Some(true) {
-        return Err(later_value(
-            source,
-            "tunnel.queue_control",
-            "queue control",
-            "false",
-        ));
-    }
-    // Their defaults bind nothing as long as nothing is sent twice.
-    if let Some(limit) = &tunnel.overhead_limit
-        && limit.as_float() != Some(OVERHEAD_LIMIT_DEFAULT)
-    {
-        let default = OVERHEAD_LIMIT_DEFAULT.to_string();
-        let value = shown(limit);
-        return Err(later_value(
-            source,
-            "tunnel.overhead_limit",
-            &value,
-            &default,
-        ));
-    }
-    if let Some(retention) = &tunnel.retention_mb
-        && retention.as_str() != Some("auto")
-    {
-        let value = shown(retention);
-        return Err(later_value(
-            source,
-            "tunnel.retention_mb",
-            &value,
-            "\"auto\"",
-        ));
-    }
     if tunnel
         .state_file
         .as_deref()
@@ -145,33 +116,89 @@ fn refuse_later(source: &Source, tunnel: &Tunnel) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn predictor(source: &Source, tunnel: &Tunnel) -> Result<Duration, ConfigError> {
+fn predictor(source: &Source, tunnel: &Tunnel) -> Result<Policy, ConfigError> {
     const KEY: &str = "tunnel.predictor";
-    let Some(text) = &tunnel.predictor else {
-        return Ok(HOLD_DEFAULT);
+    let text = match tunnel.predictor.as_deref() {
+        None | Some("rack") => return Ok(Policy::Rack(Rack::default())),
+        Some(text) => text,
     };
-    if ["model", "rack", "model-frozen"].contains(&text.as_str()) {
-        return Err(later_value(
-            source,
-            KEY,
-            &format!("{text:?}"),
-            "\"fixed:20ms\"",
-        ));
+    if ["model", "model-frozen"].contains(&text) {
+        return Err(later_value(source, KEY, &format!("{text:?}"), "\"rack\""));
     }
     let milliseconds = text
         .strip_prefix("fixed:")
         .and_then(|rest| rest.strip_suffix("ms"))
-        .filter(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
-        .and_then(|digits| digits.parse().ok())
+        .and_then(whole_number)
         .map(Duration::from_millis)
-        .filter(|hold| *hold <= HOLD_MAX);
-    milliseconds.ok_or_else(|| {
+        .filter(|after| *after <= HOLD_MAX);
+    milliseconds
+        .map(|after| Policy::Fixed(Fixed(after)))
+        .ok_or_else(|| {
+            let message = format!(
+                "{text:?} is not known: write \"rack\", or \"fixed:Nms\" with N from 0 to {}",
+                HOLD_MAX.as_millis()
+            );
+            source.error(KEY, message)
+        })
+}
+
+/// A number in digits only.
+fn whole_number(digits: &str) -> Option<u64> {
+    let is_plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|_| is_plain)
+}
+
+/// One repair shard for every so many source shards, and how many it covers.
+fn repair(source: &Source, tunnel: &Tunnel) -> Result<RepairMode, ConfigError> {
+    const KEY: &str = "tunnel.repair";
+    let text = match tunnel.repair.as_deref() {
+        None | Some("auto") => return Ok(RepairMode::Auto),
+        Some("off") => return Ok(RepairMode::Off),
+        Some(text) => text,
+    };
+    let fixed = text.strip_prefix("1/").and_then(|rest| {
+        let (every, window) = match rest.split_once('@') {
+            Some((every, window)) => (whole_number(every)?, whole_number(window)?),
+            None => {
+                let every = whole_number(rest)?;
+                (
+                    every,
+                    every.saturating_mul(REPAIR_WINDOWS).min(WINDOW_MAX as u64),
+                )
+            }
+        };
+        let fits = (1..=WINDOW_MAX as u64).contains(&every)
+            && (every..=WINDOW_MAX as u64).contains(&window)
+            && window / every <= OPEN_MAX as u64;
+        fits.then_some(RepairMode::Fixed {
+            every: every as u8,
+            window: window as u8,
+        })
+    });
+    fixed.ok_or_else(|| {
         let message = format!(
-            "{text:?} is not known: write \"fixed:Nms\" with N from 0 to {}",
-            HOLD_MAX.as_millis()
+            "{text:?} does not fit: write \"auto\", \"off\", or \"1/S@W\" for a repair shard every S shards over W of them, 1 <= S <= W <= {WINDOW_MAX} and W at most {OPEN_MAX} S"
         );
         source.error(KEY, message)
     })
+}
+
+fn overhead_limit(source: &Source, tunnel: &Tunnel) -> Result<f64, ConfigError> {
+    let Some(value) = &tunnel.overhead_limit else {
+        return Ok(OVERHEAD_LIMIT_DEFAULT);
+    };
+    let limit = value
+        .as_float()
+        .or_else(|| value.as_integer().map(|whole| whole as f64));
+    limit
+        .filter(|limit| (0.0..=1.0).contains(limit))
+        .ok_or_else(|| {
+            let message = format!(
+                "{} does not fit: write a share of what the path delivers, from 0 to 1",
+                shown(value)
+            );
+            source.error("tunnel.overhead_limit", message)
+        })
 }
 
 fn shards(source: &Source, tunnel: &Tunnel) -> Result<(u8, u8), ConfigError> {

@@ -150,8 +150,8 @@ const VERSION: u8 = 1;
 /// Lanes of a peer: the lane field has eight bits.
 const LANES: u16 = 256;
 
-/// Largest coding window that we can decode, in source shards: nothing is decoded yet.
-const WINDOW: u16 = 0;
+/// Largest coding window that we can decode, in source shards.
+const WINDOW: u16 = shardgate_core::repair::WINDOW_MAX as u16;
 
 /// All sessions of this gateway.
 pub struct Sessions<T> {

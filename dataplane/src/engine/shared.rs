@@ -6,10 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
+use shardgate_core::buffer::Buffer;
 use shardgate_core::drop_reason::{DROP_REASONS, DropReason, Drops};
+use shardgate_core::endpoint::Endpoint;
+use shardgate_core::histogram::{BUCKETS, LogHistogram};
 use shardgate_core::limits::{KEY_SLOTS, STREAMS_MAX, UNIT_LAG_MAX};
-use shardgate_core::receiver::{LaneStats, ReceiverStats};
-use shardgate_core::sender::SenderStats;
+use shardgate_core::predict::Policy;
+use shardgate_core::receiver::{PredictiveBuffer, ReceiverHistograms};
 use shardgate_core::time::Time;
 use shardgate_dpdk::Clock;
 
@@ -95,20 +98,64 @@ counters! {
 }
 
 counters! {
-    /// The sending side of a stream.
+    /// The sending side of a stream. Bytes are those of sealed datagrams, without outer headers,
+    /// unless something else is said.
     pub struct StreamOut {
         frames,
+        /// Bytes of the frames themselves.
         frame_bytes,
         aggregates,
         shards,
+        /// Bytes of payload in them.
         payload_bytes,
         frames_in_place,
+        /// Datagrams numbered: data, then feedback.
         numbered,
+        source_bytes,
+        /// Shards sent again because the peer asked.
+        repeats_sent,
+        repeat_bytes,
+        /// Standing repair.
+        repair_sent,
+        repair_by_count,
+        repair_by_time,
+        repair_bytes,
+        /// Repair over the tail of a stream that fell silent.
+        tail_repair_sent,
+        tail_repair_bytes,
+        /// Reports, requests and probes.
+        feedback_sent,
+        feedback_bytes,
+        /// Additions that `overhead_limit` did not allow.
+        over_budget,
+        /// Shards that the peer asked for; of those: answered just before, gone, never missing.
+        asked,
+        asked_again,
+        asked_gone,
+        asked_nonsense,
+        reports,
+        reports_refused,
+        reports_too_soon,
+        /// Datagrams that died between their number and the wire.
+        not_sent,
+        /// Frames marked, or let go, because the path's queue stands.
+        queue_signals,
+        queue_marks,
+        /// The repair that stands now: one shard for `plan_every` over `plan_window`; 0 without.
+        plan_every,
+        plan_window,
+        plan_changes,
     }
 }
 
-impl From<(SenderStats, u64)> for StreamOut {
-    fn from((stats, numbered): (SenderStats, u64)) -> Self {
+impl StreamOut {
+    /// From an endpoint.
+    pub fn new<B: Buffer>(endpoint: &Endpoint<B>) -> Self {
+        let stats = endpoint.sender_stats();
+        let added = endpoint.outbound_stats();
+        let encoder = endpoint.encoder_stats();
+        let feedback = endpoint.feedback_stats();
+        let (data, messages) = endpoint.numbered();
         Self {
             frames: stats.frames,
             frame_bytes: stats.frame_bytes,
@@ -116,7 +163,32 @@ impl From<(SenderStats, u64)> for StreamOut {
             shards: stats.shards,
             payload_bytes: stats.payload_bytes,
             frames_in_place: stats.frames_in_place,
-            numbered,
+            numbered: data + messages,
+            source_bytes: added.source_bytes,
+            repeats_sent: added.repeats,
+            repeat_bytes: added.repeat_bytes,
+            repair_sent: added.repairs,
+            repair_by_count: encoder.by_count,
+            repair_by_time: encoder.by_time,
+            repair_bytes: added.repair_bytes,
+            tail_repair_sent: added.tail_repairs,
+            tail_repair_bytes: added.tail_bytes,
+            feedback_sent: feedback.sent,
+            feedback_bytes: feedback.sent_bytes,
+            over_budget: added.over_budget,
+            asked: added.asked,
+            asked_again: added.asked_again,
+            asked_gone: added.asked_gone,
+            asked_nonsense: added.asked_nonsense,
+            reports: added.reports,
+            reports_refused: added.reports_refused,
+            reports_too_soon: added.reports_too_soon,
+            not_sent: added.not_sent,
+            queue_signals: added.signals_dropped + added.signals_marked,
+            queue_marks: added.signals_marked,
+            plan_every: added.plan_every,
+            plan_window: added.plan_window,
+            plan_changes: added.plan_changes,
         }
     }
 }
@@ -135,12 +207,29 @@ counters! {
         frames_skipped,
         frames_recovered,
         stragglers,
+        /// Missing shards that were known to be missing, and what became of them.
         holes,
         holes_by_units,
         holes_filled,
+        holes_recovered,
         holes_given_up,
         holes_forced,
+        holes_not_sent,
+        holes_unnoted,
         late_shards,
+        /// Requests for a shard; put off; needless because its first transmission came.
+        shards_asked,
+        asks_deferred,
+        asked_needlessly,
+        /// Missing shards that a repeat brought, and that were rebuilt from repair.
+        shards_repeated,
+        shards_rebuilt,
+        /// Repair shards received; of those with nothing to repair, unusable, and wrong.
+        repairs,
+        repairs_needless,
+        repairs_unusable,
+        rebuilt_wrong,
+        reports,
         jumps,
         kept_shards_high_water,
         resets,
@@ -149,8 +238,10 @@ counters! {
 }
 
 impl StreamIn {
-    /// From the counters of a predictive buffer.
-    pub fn new(stats: ReceiverStats, lanes: LaneStats, last_heard: Time) -> Self {
+    /// From a predictive buffer.
+    pub fn new<B: Buffer>(buffer: &PredictiveBuffer<B, Policy>, last_heard: Time) -> Self {
+        let (stats, lanes) = (buffer.stats(), buffer.lane_stats());
+        let decoder = buffer.decoder_stats();
         Self {
             shards: stats.shards,
             payload_bytes: stats.payload_bytes,
@@ -166,9 +257,25 @@ impl StreamIn {
             holes: stats.holes,
             holes_by_units: stats.holes_by_units,
             holes_filled: stats.holes_filled,
+            holes_recovered: stats.holes_recovered,
             holes_given_up: stats.holes_given_up,
             holes_forced: stats.holes_forced,
+            holes_not_sent: stats.holes_not_sent,
+            holes_unnoted: stats.holes_unnoted,
             late_shards: stats.late,
+            shards_asked: stats.asks,
+            asks_deferred: stats.asks_deferred,
+            asked_needlessly: stats.asked_needlessly,
+            shards_repeated: stats.filled_by_repeat,
+            shards_rebuilt: stats.filled_by_repair,
+            repairs: stats.repairs,
+            repairs_needless: decoder.needless,
+            repairs_unusable: decoder.malformed
+                + decoder.too_old
+                + decoder.repeated
+                + decoder.crowded_out,
+            rebuilt_wrong: decoder.rebuilt_wrong,
+            reports: stats.reports,
             jumps: stats.jumps,
             kept_shards_high_water: stats.kept_high_water,
             resets: stats.resets,
@@ -178,7 +285,7 @@ impl StreamIn {
 }
 
 counters! {
-    /// What probes say of a peer's path.
+    /// What an endpoint knows of a path. What is 0 although its count is, is unknown.
     pub struct PathCounters {
         /// Challenges sent.
         challenges,
@@ -186,17 +293,118 @@ counters! {
         echoes,
         /// Challenges of the peer answered.
         answered,
-        /// Feedback messages numbered.
-        numbered,
-        /// Round trip of the last echo; 0 before the first.
-        rtt_last_ns,
-        /// Smoothed round trip (RFC 6298); 0 before the first echo.
+        /// Feedback messages received.
+        feedback_received,
+        /// Round trips measured, by echoes and by reports.
+        rtt_count,
+        /// Smoothed round trip (RFC 6298); 0 before the first.
         rtt_smoothed_ns,
-        /// Shortest round trip so far; 0 before the first echo.
+        /// Its variance.
+        rtt_variance_ns,
+        /// Shortest round trip of the last ten seconds; 0 before the first.
         rtt_min_ns,
+        /// 95th percentile of round trips.
+        rtt_q95_ns,
+        /// Age of the last measurement.
+        rtt_age_ns,
+        /// Round trips that cannot be.
+        echoes_refused,
+        /// Datagrams lost; of those: arrived after all.
+        lost,
+        lost_late,
+        /// Share of datagrams lost lately, in millionths.
+        loss_ppm,
+        /// Mean run of lost datagrams, in thousandths.
+        loss_burst_milli,
+        /// Runs of lost datagrams that no full queue explains, in thousandths a second.
+        loss_events_milli_per_s,
+        /// Bytes a second that arrived at the peer, at best, lately.
+        delivery_bytes_per_s,
+        /// Queueing delay now.
+        queue_delay_ns,
+        /// 1 while others hold the bottleneck's queue.
+        competing,
         /// When feedback of the peer came last.
         last_heard_ns,
     }
+}
+
+impl PathCounters {
+    /// From an endpoint.
+    pub fn new<B: Buffer>(endpoint: &Endpoint<B>, path: u8, now: Time) -> Self {
+        let view = endpoint.path_view(path, now);
+        let feedback = endpoint.feedback_stats();
+        let nanos = |time: Option<Duration>| time.map_or(0, |time| time.as_nanos() as u64);
+        let scaled = |value: Option<f64>, scale: f64| value.map_or(0, |v| (v * scale) as u64);
+        Self {
+            challenges: feedback.challenges,
+            echoes: feedback.echoes,
+            answered: feedback.answered,
+            feedback_received: feedback.received,
+            rtt_count: view.rtt_count,
+            rtt_smoothed_ns: nanos(view.rtt_smoothed),
+            rtt_variance_ns: nanos(view.rtt_variance),
+            rtt_min_ns: nanos(view.rtt_min),
+            rtt_q95_ns: nanos(view.rtt_q95),
+            rtt_age_ns: nanos(view.rtt_age),
+            echoes_refused: view.echoes_refused,
+            lost: view.lost,
+            lost_late: view.lost_late,
+            loss_ppm: scaled(view.loss_rate, 1e6),
+            loss_burst_milli: scaled(view.loss_burst, 1e3),
+            loss_events_milli_per_s: scaled(view.loss_events_per_second, 1e3),
+            delivery_bytes_per_s: view.delivery_rate.unwrap_or(0),
+            queue_delay_ns: nanos(view.queue_delay),
+            competing: view.is_competing.into(),
+            last_heard_ns: 0,
+        }
+    }
+}
+
+/// The histograms of a receiving stream.
+#[derive(Clone, Copy, Default)]
+pub struct ReceiverTimes(pub ReceiverHistograms);
+
+impl Words for ReceiverTimes {
+    const WORDS: usize = 3 * BUCKETS;
+
+    fn for_each(&self, mut put: impl FnMut(u64)) {
+        let ReceiverHistograms {
+            recovery,
+            lateness,
+            hold,
+        } = &self.0;
+        for histogram in [recovery, lateness, hold] {
+            histogram.counts().iter().copied().for_each(&mut put);
+        }
+    }
+
+    fn collect(mut words: impl FnMut() -> u64) -> Self {
+        let mut histogram = || LogHistogram::from_counts(std::array::from_fn(|_| words()));
+        Self(ReceiverHistograms {
+            recovery: histogram(),
+            lateness: histogram(),
+            hold: histogram(),
+        })
+    }
+}
+
+/// What is published of a stream that is sent.
+#[derive(Default)]
+pub struct StreamOutShared {
+    /// Its counters.
+    pub counters: Published<StreamOut>,
+    /// What its endpoint knows of the path.
+    pub path: Published<PathCounters>,
+}
+
+/// What is published of a stream that is received.
+#[derive(Default)]
+pub struct StreamInShared {
+    /// Its counters.
+    pub counters: Published<StreamIn>,
+    /// How long things took.
+    pub times: Published<ReceiverTimes>,
 }
 
 impl Words for Drops {
@@ -303,11 +511,9 @@ impl LcoreShared {
 /// One peer's marks and counters.
 pub struct PeerShared {
     /// Our streams to it.
-    pub streams_out: Vec<Published<StreamOut>>,
+    pub streams_out: Vec<StreamOutShared>,
     /// Its streams to us.
-    pub streams_in: Vec<Published<StreamIn>>,
-    /// Its path.
-    pub path: Published<PathCounters>,
+    pub streams_in: Vec<StreamInShared>,
     /// It said that it stops.
     pub closed: AtomicBool,
 }
@@ -316,9 +522,8 @@ impl PeerShared {
     /// A peer to which `streams` streams go.
     pub fn new(streams: usize) -> Self {
         Self {
-            streams_out: (0..streams).map(|_| Published::default()).collect(),
-            streams_in: (0..STREAMS_MAX).map(|_| Published::default()).collect(),
-            path: Published::default(),
+            streams_out: (0..streams).map(|_| Default::default()).collect(),
+            streams_in: (0..STREAMS_MAX).map(|_| Default::default()).collect(),
             closed: AtomicBool::new(false),
         }
     }

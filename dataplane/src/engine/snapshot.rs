@@ -5,12 +5,15 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use serde::Serialize;
 use shardgate_core::drop_reason::{DropReason, Drops};
+use shardgate_core::histogram::{BUCKETS, LogHistogram};
 use shardgate_dpdk::{Pool, Port};
 
 use super::shared::{
-    LcoreCounters, LcoreKind, LcoreShared, PathCounters, RxCounters, Shared, StreamIn, StreamOut,
+    LcoreCounters, LcoreKind, LcoreShared, PathCounters, ReceiverTimes, RxCounters, Shared,
+    StreamIn, StreamInShared, StreamOut, StreamOutShared,
 };
 use crate::lcore::unit::UnitCounters;
 
@@ -102,12 +105,76 @@ pub struct UnitSnapshot {
 pub struct PeerSnapshot {
     /// Name in the configuration.
     pub name: String,
-    /// Its path.
+    /// Its path, as the first of our streams sees it.
     pub path: PathCounters,
     /// Our streams to it.
-    pub streams_out: Vec<StreamOut>,
+    pub streams_out: Vec<StreamOutSnapshot>,
     /// Its streams to us.
-    pub streams_in: Vec<StreamIn>,
+    pub streams_in: Vec<StreamInSnapshot>,
+}
+
+/// A stream that is sent.
+#[derive(Clone, Debug, Serialize)]
+pub struct StreamOutSnapshot {
+    /// Its counters.
+    #[serde(flatten)]
+    pub counters: StreamOut,
+    /// The path, as this stream's endpoint sees it.
+    pub path: PathCounters,
+}
+
+/// A stream that is received.
+#[derive(Clone, Debug, Serialize)]
+pub struct StreamInSnapshot {
+    /// Its counters.
+    #[serde(flatten)]
+    pub counters: StreamIn,
+    /// From the evidence that a shard is missing until it is there, by any way.
+    pub recovery: Distribution,
+    /// The same for first transmissions: how late they were.
+    pub lateness: Distribution,
+    /// How long holes that nothing filled have held frames.
+    pub hold: Distribution,
+}
+
+/// A distribution of durations, within 13 %, in microseconds.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Distribution {
+    /// How many durations.
+    pub count: u64,
+    /// Median.
+    pub p50_us: u64,
+    /// 90th percentile.
+    pub p90_us: u64,
+    /// 99th percentile.
+    pub p99_us: u64,
+    /// 99.9th percentile.
+    pub p99_9_us: u64,
+    /// Longest.
+    pub max_us: u64,
+}
+
+impl From<&LogHistogram> for Distribution {
+    fn from(buckets: &LogHistogram) -> Self {
+        let longest = LogHistogram::middle(BUCKETS - 1).as_nanos() as u64;
+        let Ok(mut histogram) = Histogram::<u64>::new_with_max(longest, 3) else {
+            return Self::default();
+        };
+        for (bucket, count) in buckets.counts().iter().enumerate() {
+            let middle = LogHistogram::middle(bucket).as_nanos() as u64;
+            // Within the bounds by construction.
+            let _ = histogram.record_n(middle, *count);
+        }
+        let at = |quantile| histogram.value_at_quantile(quantile) / 1_000;
+        Self {
+            count: histogram.len(),
+            p50_us: at(0.5),
+            p90_us: at(0.9),
+            p99_us: at(0.99),
+            p99_9_us: at(0.999),
+            max_us: histogram.max() / 1_000,
+        }
+    }
 }
 
 /// A pool's state.
@@ -220,14 +287,13 @@ impl StatsReader {
                 .zip(&shared.peers)
                 .map(|(name, peer)| PeerSnapshot {
                     name: name.clone(),
-                    path: peer.path.load(),
-                    streams_out: peer.streams_out.iter().map(|s| s.load()).collect(),
-                    streams_in: peer
-                        .streams_in
-                        .iter()
-                        .map(|s| s.load())
-                        .filter(|s| s.last_heard_ns > 0)
-                        .collect(),
+                    path: peer
+                        .streams_out
+                        .first()
+                        .map(|stream| stream.path.load())
+                        .unwrap_or_default(),
+                    streams_out: peer.streams_out.iter().map(stream_out).collect(),
+                    streams_in: peer.streams_in.iter().filter_map(stream_in).collect(),
                 })
                 .collect(),
             pools: pools
@@ -278,23 +344,22 @@ impl StatsReader {
         let Some(peer) = self.0.shared.peers.get(peer) else {
             return 0;
         };
-        let streams = peer
-            .streams_in
-            .iter()
-            .map(|stream| stream.load().last_heard_ns);
-        streams
-            .chain([peer.path.load().last_heard_ns])
-            .max()
-            .unwrap_or(0)
+        let data = peer.streams_in.iter();
+        let data = data.map(|stream| stream.counters.load().last_heard_ns);
+        let feedback = peer.streams_out.iter();
+        let feedback = feedback.map(|stream| stream.path.load().last_heard_ns);
+        data.chain(feedback).max().unwrap_or(0)
     }
 
-    /// What each hand has sealed for a peer: its streams, then feedback.
+    /// What each endpoint has sealed for a peer.
     pub(super) fn numbered(&self, peer: usize) -> Vec<u64> {
         let Some(peer) = self.0.shared.peers.get(peer) else {
             return vec![];
         };
-        let streams = peer.streams_out.iter().map(|stream| stream.load().numbered);
-        streams.chain([peer.path.load().numbered]).collect()
+        let streams = peer.streams_out.iter();
+        streams
+            .map(|stream| stream.counters.load().numbered)
+            .collect()
     }
 
     pub(super) fn take_closed(&self, peer: usize) -> bool {
@@ -311,6 +376,25 @@ fn lcore(lcore: &LcoreShared) -> LcoreSnapshot {
         rx: (lcore.kind == LcoreKind::Rx).then(|| lcore.rx.load()),
         drops: by_reason(&lcore.drops.load()),
     }
+}
+
+fn stream_out(stream: &StreamOutShared) -> StreamOutSnapshot {
+    StreamOutSnapshot {
+        counters: stream.counters.load(),
+        path: stream.path.load(),
+    }
+}
+
+/// A stream, if anything of it has come.
+fn stream_in(stream: &StreamInShared) -> Option<StreamInSnapshot> {
+    let counters = stream.counters.load();
+    let ReceiverTimes(times) = stream.times.load();
+    (counters.last_heard_ns > 0).then(|| StreamInSnapshot {
+        counters,
+        recovery: Distribution::from(&times.recovery),
+        lateness: Distribution::from(&times.lateness),
+        hold: Distribution::from(&times.hold),
+    })
 }
 
 fn by_reason(drops: &Drops) -> DropsByReason {

@@ -4,7 +4,9 @@
 use std::fmt;
 
 use serde::Serialize;
-use shardgate_core::limits::{AGGREGATE_FRAMES_MAX, HEADROOM, STREAMS_MAX};
+use shardgate_core::limits::{AGGREGATE_FRAMES_MAX, HEADROOM, SHARDS_MAX, STREAMS_MAX};
+use shardgate_core::repair::OPEN_MAX;
+use shardgate_core::wire::OVERHEAD_IPV4;
 use shardgate_dpdk::BURST;
 use shardgate_dpdk::af_packet::{AfPacket, mbuf_room};
 
@@ -110,6 +112,8 @@ pub struct Topology {
     pub held_frames_max: usize,
     /// Shards kept for incomplete frames per peer.
     pub kept_shards_max: usize,
+    /// Longest payload of a shard on any WAN port, in bytes.
+    pub payload_max: usize,
 }
 
 /// A port as `--check` prints it.
@@ -175,6 +179,7 @@ impl Topology {
             flows: flows.clamp(1, FLOWS_MAX),
             held_frames_max: 0,
             kept_shards_max: 0,
+            payload_max: 0,
             placement,
         };
         topology.plan_memory(config);
@@ -190,12 +195,14 @@ impl Topology {
                 .filter(|port| (port.role == PortRole::Lan) == is_lan);
             mtus.map(|port| port.mtu).max().unwrap_or(1_500)
         };
-        let frame_room = mbuf_room(mtu_max(true)).max(HEADROOM + 2_048);
         let shard_room = mbuf_room(mtu_max(false)).max(HEADROOM + 2_048);
+        // Rebuilt shards are frames in the making.
+        let frame_room = mbuf_room(mtu_max(true)).max(shard_room);
         let peers = config.peers.len().max(1);
         // Half of the memory for frames that wait, half for shards of incomplete ones.
         let half = config.tunnel.reassembly_memory_bytes / 2;
         let room = |data_room: usize| (half / (data_room + MBUF_OVERHEAD)).max(64);
+        self.payload_max = usize::from(mtu_max(false)).saturating_sub(OVERHEAD_IPV4);
         self.held_frames_max = config.tunnel.held_frames_max.min(room(frame_room));
         self.kept_shards_max = KEPT_SHARDS_MAX.min(room(shard_room));
         let rx = self.placement.rx.len();
@@ -267,6 +274,7 @@ impl Topology {
                     ),
                     held,
                     line("incomplete frames", peers * self.kept_shards_max),
+                    line("open repair windows", peers * rx * (OPEN_MAX + SHARDS_MAX)),
                     in_hand,
                     caches,
                 ],

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use crossbeam::channel::{Sender as MailSender, unbounded};
 use shardgate_core::drop_reason::Drops;
+use shardgate_core::endpoint::{EndpointConfig, RecoveryConfig};
 use shardgate_core::limits::{SHARD_PAYLOAD_MIN, SHARDS_MAX};
-use shardgate_core::predict::{Fixed, HoldBounds};
+use shardgate_core::predict::HoldBounds;
 use shardgate_core::receiver::ReceiverConfig;
 use shardgate_core::seal::{Opened, Received, Unsealed};
 use shardgate_core::sender::SenderConfig;
@@ -18,10 +19,9 @@ use crate::command::Command;
 use crate::config::{EngineConfig, Ordering, PeerSpec, PortRole};
 use crate::lcore::Mailbox;
 use crate::lcore::crypto::CryptoLcore;
-use crate::lcore::lan::PeerSender;
+use crate::lcore::peer::PeerStage;
 use crate::lcore::poll::Idler;
-use crate::lcore::receive::PeerReceiver;
-use crate::lcore::rx::{PeerStage, RxLcore};
+use crate::lcore::rx::RxLcore;
 use crate::lcore::tx::Tx;
 use crate::lcore::unit::Unit;
 use crate::lcore::units::{RoundRobin, Units};
@@ -322,27 +322,38 @@ impl Blueprint<'_> {
         rx_index: usize,
     ) -> PeerStage {
         let (tunnel, topology) = (&self.config.tunnel, self.topology);
-        let sender = SenderConfig {
-            shards_min: usize::from(tunnel.shards.0).clamp(1, SHARDS_MAX),
-            shards_max: usize::from(tunnel.shards.1).clamp(1, SHARDS_MAX),
-            // Known once the path is; until then nothing is sent.
-            payload_max: SHARD_PAYLOAD_MIN,
-            checksum: tunnel.checksum,
-        };
-        let receiver = ReceiverConfig {
+        let config = EndpointConfig {
+            stream: place.0 as u8,
+            endpoints: place.1 as u8,
             paths: PATHS_NEGOTIATED,
-            ordered: tunnel.ordering == Ordering::Lane,
-            hold_bounds: HoldBounds::new(tunnel.interactive_hold, Some(tunnel.bulk_hold)),
-            held_frames_max: topology.held_frames_max,
-            kept_shards_max: topology.kept_shards_max,
-            checksum: tunnel.checksum,
-            asks: false,
-            rebuilt_payload_max: 0,
+            sender: SenderConfig {
+                shards_min: usize::from(tunnel.shards.0).clamp(1, SHARDS_MAX),
+                shards_max: usize::from(tunnel.shards.1).clamp(1, SHARDS_MAX),
+                // Known once the path is; until then nothing is sent.
+                payload_max: SHARD_PAYLOAD_MIN,
+                checksum: tunnel.checksum,
+            },
+            recovery: RecoveryConfig {
+                retransmit: tunnel.retransmit,
+                repair: tunnel.repair,
+                overhead_limit: tunnel.overhead_limit,
+                retention_bytes: tunnel.retention_bytes,
+                payload_max: topology.payload_max,
+                queue_control: tunnel.queue_control,
+            },
+            receiver: ReceiverConfig {
+                paths: PATHS_NEGOTIATED,
+                ordered: tunnel.ordering == Ordering::Lane,
+                hold_bounds: HoldBounds::new(tunnel.interactive_hold, tunnel.bulk_hold),
+                held_frames_max: topology.held_frames_max,
+                kept_shards_max: topology.kept_shards_max,
+                checksum: tunnel.checksum,
+                asks: tunnel.retransmit,
+                rebuilt_payload_max: topology.payload_max,
+            },
+            policy: tunnel.policy,
         };
         let flow = (rx_index % topology.flows) as u16;
-        PeerStage {
-            sender: PeerSender::new(peer, place.0 as u8, flow, spec.mss_clamp, sender),
-            receiver: PeerReceiver::new(peer, place, spec.lan, receiver, Fixed(tunnel.hold)),
-        }
+        PeerStage::new(peer, spec.lan, flow, spec.mss_clamp, config)
     }
 }

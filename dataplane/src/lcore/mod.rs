@@ -3,9 +3,8 @@
 //! | file | stage |
 //! |---|---|
 //! | [`rx`] | an rx lcore's loop: LAN ports in, WAN ports in, what was opened, timeouts |
-//! | [`lan`] | from a LAN burst to numbered shards |
 //! | [`wan`] | from a WAN burst to datagrams that a unit may open |
-//! | [`receive`] | from opened shards to frames; feedback |
+//! | [`peer`] | a peer's endpoint between LAN, units and commands |
 //! | [`crypto`] | a dedicated crypto lcore's loop |
 //! | [`unit`], [`cipher`], [`units`] | sealing and opening, wherever it runs |
 //! | [`hand`] | who may number under a peer's key |
@@ -14,9 +13,8 @@
 pub mod cipher;
 pub mod crypto;
 pub mod hand;
-pub mod lan;
+pub mod peer;
 pub mod poll;
-pub mod receive;
 pub mod rx;
 pub mod tx;
 pub mod unit;

@@ -22,9 +22,8 @@ use shardgate_core::time::Time;
 use shardgate_core::wire::header::{ClearHeader, Kind};
 use shardgate_dpdk::{BURST, Burst, Consumer, Mbuf, Pool, Producer, RxQueue};
 
-use super::lan::{PeerSender, Surroundings};
+use super::peer::{LanSink, PeerStage, Surroundings};
 use super::poll::Idler;
-use super::receive::{LanSink, PeerReceiver};
 use super::tx::Tx;
 use super::unit::UnitCounters;
 use super::units::Units;
@@ -34,14 +33,6 @@ use crate::engine::shared::{LcoreCounters, LcoreReport, Phase, RxCounters, Share
 
 /// How often timeouts are looked at: a tenth of the shortest hold worth having.
 const POLL_EVERY: Duration = Duration::from_micros(100);
-
-/// A peer as one rx lcore serves it.
-pub struct PeerStage {
-    /// Its stream from here.
-    pub sender: PeerSender,
-    /// Its streams to here.
-    pub receiver: PeerReceiver,
-}
 
 /// Everything an rx lcore owns.
 pub struct RxLcore {
@@ -100,6 +91,7 @@ macro_rules! surroundings {
             tx: &mut $self.tx,
             wan_ports: &$self.wan_ports,
             pool: &mut $self.shards,
+            counters: &mut $self.rx,
             drops: &mut $self.drops,
         }
     };
@@ -143,7 +135,7 @@ impl Lcore for RxLcore {
             }
             if now.since(polled) >= POLL_EVERY {
                 polled = now;
-                self.poll_receivers(all_settled);
+                self.poll_peers(now, all_settled);
             }
             if phase == Phase::Run {
                 moved += self.poll_lan(now, &mut counters);
@@ -152,13 +144,13 @@ impl Lcore for RxLcore {
             self.tx.iter_mut().flatten().for_each(Tx::flush);
             counters.round(started, moved);
             if self.shared.lcores[self.index].beat(now, || self.account(counters)) {
-                self.publish();
+                self.publish(now);
             }
             self.idler.after_round(now, moved > 0);
         }
         let discarded = self.discard_rest();
         self.shared.lcores[self.index].publish(self.account(counters));
-        self.publish();
+        self.publish(self.shared.clock.now());
         LcoreReport { discarded }
     }
 }
@@ -171,6 +163,7 @@ impl RxLcore {
             tx,
             wan_ports,
             shards,
+            rx,
             drops,
             keys,
             peers,
@@ -183,16 +176,16 @@ impl RxLcore {
                 unit.command(command);
             }
             for stage in peers.iter_mut().flatten() {
-                stage.sender.command(command, shared, drops);
                 let mut around = Surroundings {
                     now,
                     units,
                     tx,
                     wan_ports,
                     pool: shards,
+                    counters: rx,
                     drops,
                 };
-                stage.receiver.command(command, &mut around);
+                stage.command(command, shared, &mut around);
             }
         });
     }
@@ -248,14 +241,10 @@ impl RxLcore {
         if header.kind == Kind::Feedback {
             self.rx.feedback += 1;
             let mut around = surroundings!(self, now);
-            stage
-                .receiver
-                .accept_feedback(opened, header, &key, &self.shared, &mut around);
+            stage.accept_feedback(&opened, &key, &self.shared, &mut around);
         } else {
-            let mut sink = lan_sink!(self, stage.receiver.lan);
-            stage
-                .receiver
-                .accept(opened, header, &key, &mut self.frames, &mut sink, now);
+            let mut sink = lan_sink!(self, stage.lan);
+            stage.accept(opened, header, &key, &mut self.frames, &mut sink, now);
         }
     }
 
@@ -308,15 +297,12 @@ impl RxLcore {
         moved
     }
 
-    /// Which rx lcore a datagram goes to once it is open: for a data stream its owner, for
-    /// feedback the lcore that sends the stream it is about.
+    /// Which rx lcore a datagram goes to once it is open: the owner of its stream. For feedback
+    /// about a stream of ours that is the lcore that sends it.
     #[inline]
     fn owner_of(&self, header: &ClearHeader, peer: u16) -> usize {
         let served_by = &self.served_by[usize::from(peer)];
-        let place = match header.kind {
-            Kind::Feedback => usize::from(header.stream),
-            _ => owner(header.stream, served_by.len()),
-        };
+        let place = owner(header.stream, served_by.len());
         served_by.get(place).copied().unwrap_or(self.index)
     }
 
@@ -352,10 +338,10 @@ impl RxLcore {
         }
     }
 
-    fn poll_receivers(&mut self, settled: Time) {
+    fn poll_peers(&mut self, now: Time, settled: Time) {
         for stage in self.peers.iter_mut().flatten() {
-            let mut sink = lan_sink!(self, stage.receiver.lan);
-            stage.receiver.poll(settled, &mut sink);
+            let mut around = surroundings!(self, now);
+            stage.poll(settled, &mut around);
         }
     }
 
@@ -363,13 +349,10 @@ impl RxLcore {
         let mut moved = 0;
         let mut burst = Burst::new();
         for (rx, peer) in &mut self.lan_queues {
-            let mut around = surroundings!(self, now);
             let stage = peer
                 .and_then(|peer| self.peers.get_mut(peer))
                 .and_then(Option::as_mut);
-            if let Some(PeerStage { sender, .. }) = &stage
-                && sender.is_blocked()
-            {
+            if stage.as_ref().is_some_and(|stage| stage.is_blocked()) {
                 counters.backpressure += 1;
             } else {
                 rx.burst(&mut burst);
@@ -378,16 +361,16 @@ impl RxLcore {
                 self.rx.lan_bytes += burst.iter().map(|frame| frame.len() as u64).sum::<u64>();
             }
             match stage {
-                Some(PeerStage { sender, .. }) => {
+                Some(stage) => {
                     if !burst.is_empty() {
-                        sender.take(&mut burst);
+                        stage.take(&mut burst);
                     }
-                    if sender.is_blocked() {
-                        sender.send(&mut self.rx, &mut around);
+                    if stage.is_blocked() {
+                        stage.send(&mut surroundings!(self, now));
                     }
                 }
                 None => {
-                    around.drops.add(DropReason::NoPeer, burst.len() as u64);
+                    self.drops.add(DropReason::NoPeer, burst.len() as u64);
                     burst.clear();
                 }
             }
@@ -410,34 +393,29 @@ impl RxLcore {
             drops.add(DropReason::NotLinear, queue.dropped());
         }
         for stage in self.peers.iter().flatten() {
-            stage.receiver.add_drops(&mut drops);
+            stage.add_drops(&mut drops);
         }
         (counters, unit_counters, drops)
     }
 
-    fn publish(&self) {
+    fn publish(&self, now: Time) {
         self.shared.lcores[self.index].rx.store(&self.rx);
         for stage in self.peers.iter().flatten() {
-            stage.sender.publish(&self.shared);
-            stage.receiver.publish(&self.shared);
+            stage.publish(&self.shared, now);
         }
     }
 
     /// Delivers what is held, whatever it waits for: the gateway stops.
     fn release_held(&mut self) {
         for stage in self.peers.iter_mut().flatten() {
-            let mut sink = lan_sink!(self, stage.receiver.lan);
-            stage.receiver.drain(&mut sink);
+            let mut sink = lan_sink!(self, stage.lan);
+            stage.drain(&mut sink);
         }
     }
 
     /// The end: sends what is pending, and counts what cannot leave any more.
     fn discard_rest(&mut self) -> usize {
-        let waiting = self
-            .peers
-            .iter_mut()
-            .flatten()
-            .map(|stage| stage.sender.discard());
+        let waiting = self.peers.iter_mut().flatten().map(|stage| stage.discard());
         let stopped = waiting.sum::<usize>()
             + super::discard_rings(&mut self.opened)
             + super::discard_rings([&mut self.from_control])

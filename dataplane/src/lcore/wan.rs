@@ -95,7 +95,7 @@ impl ReceiveTable {
     }
 
     /// Sorts a frame from a WAN port whose own address is `address`. `our_streams` tells how many
-    /// streams go to a peer: feedback may be about those only.
+    /// streams go to a peer: feedback is about one of those, or comes from who sends one of its own.
     #[inline]
     pub fn sort(
         &self,
@@ -140,7 +140,10 @@ impl ReceiveTable {
         }
         let is_negotiated = header.path < PATHS_NEGOTIATED
             && match header.kind {
-                Kind::Feedback => usize::from(header.stream) < our_streams(slot.peer),
+                Kind::Feedback => {
+                    let streams = our_streams(slot.peer).max(slot.streams.into());
+                    usize::from(header.stream) < streams
+                }
                 _ => header.stream < slot.streams,
             };
         if !is_negotiated {

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering as Atomic};
 use std::time::Duration;
 
+use shardgate_core::endpoint::RepairMode;
+use shardgate_core::predict::{Fixed, Policy, Rack};
 use shardgate_dataplane::config::{CryptoPlacement, Ordering, PollMode, PortRole};
 
 use super::machine::Interface;
@@ -181,9 +183,13 @@ fn defaults() {
     assert_eq!(tunnel.flows, None);
     assert_eq!(tunnel.shards, (1, 64));
     assert_eq!(tunnel.ordering, Ordering::Lane);
-    assert_eq!(tunnel.hold, Duration::from_millis(20));
+    assert_eq!(tunnel.policy, Policy::Rack(Rack::default()));
     assert_eq!(tunnel.interactive_hold, Duration::from_millis(5));
-    assert_eq!(tunnel.bulk_hold, Duration::from_millis(20));
+    assert_eq!(tunnel.bulk_hold, None);
+    assert!(tunnel.retransmit && tunnel.queue_control);
+    assert_eq!(tunnel.repair, RepairMode::Auto);
+    assert_eq!(tunnel.overhead_limit, 0.25);
+    assert_eq!(tunnel.retention_bytes, 32 << 20);
     assert_eq!(tunnel.held_frames_max, 16384);
     assert_eq!(tunnel.reassembly_memory_bytes, 64 << 20);
     assert!(tunnel.checksum);
@@ -243,6 +249,8 @@ retransmit = false
 interactive_hold_ms = 1
 bulk_hold_ms = 30
 held_frames_max = 1000
+overhead_limit = 0.5
+retention_mb = 16
 reassembly_memory_mb = 16
 queue_control = false
 checksum = false
@@ -278,17 +286,24 @@ record_file = \"\"
     assert_eq!(tunnel.flows, Some(4));
     assert_eq!(tunnel.shards, (2, 8));
     assert_eq!(tunnel.ordering, Ordering::None);
-    assert_eq!(tunnel.hold, Duration::from_millis(7));
+    assert_eq!(
+        tunnel.policy,
+        Policy::Fixed(Fixed(Duration::from_millis(7)))
+    );
     assert_eq!(tunnel.interactive_hold, Duration::from_millis(1));
-    assert_eq!(tunnel.bulk_hold, Duration::from_millis(30));
+    assert_eq!(tunnel.bulk_hold, Some(Duration::from_millis(30)));
+    assert!(!tunnel.retransmit && !tunnel.queue_control);
+    assert_eq!(tunnel.repair, RepairMode::Off);
+    assert_eq!(tunnel.overhead_limit, 0.5);
+    assert_eq!(tunnel.retention_bytes, 16 << 20);
     assert_eq!(tunnel.held_frames_max, 1000);
     assert_eq!(tunnel.reassembly_memory_bytes, 16 << 20);
     assert!(!tunnel.checksum);
     assert_eq!(settings.listen, Listen::Unix("/run/shardgate.sock".into()));
 }
 
-/// Every key with the value that it will have by default, less those that ask for what is not
-/// built: predictor, retransmit and queue_control.
+/// Every key with the value that it will have by default, less the predictor, whose own is not
+/// built.
 #[test]
 fn the_defaults_of_the_finished_gateway_are_accepted() {
     let folder = Folder::new();
@@ -296,7 +311,29 @@ fn the_defaults_of_the_finished_gateway_are_accepted() {
     let settings = folder
         .check(&text)
         .unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(settings.engine.tunnel.bulk_hold, Duration::from_millis(20));
+    assert_eq!(settings.engine.tunnel.bulk_hold, None);
+}
+
+#[test]
+fn repair_is_a_rate_and_a_window() {
+    let folder = Folder::new();
+    let repair = |text: &str| {
+        let tunnel = format!("[tunnel]\nrepair = \"{text}\"\n");
+        let settings = folder.check(&(folder.good() + &tunnel));
+        settings.map(|settings| settings.engine.tunnel.repair)
+    };
+    let fixed = |every, window| RepairMode::Fixed { every, window };
+    assert_eq!(repair("auto").unwrap(), RepairMode::Auto);
+    assert_eq!(repair("1/8@32").unwrap(), fixed(8, 32));
+    assert_eq!(repair("1/8").unwrap(), fixed(8, 32));
+    assert_eq!(repair("1/64").unwrap(), fixed(64, 128));
+    assert_eq!(repair("1/1@16").unwrap(), fixed(1, 16));
+    for wrong in [
+        "1/0", "1/8@4", "1/1@17", "1/8@129", "2/8", "1/+8", "1/8@", "",
+    ] {
+        let error = repair(wrong).expect_err(wrong).to_string();
+        assert!(error.contains("1/S@W"), "{error}");
+    }
 }
 
 #[test]

@@ -185,6 +185,7 @@ impl<T: Copy> Peer<T> {
             send: keys.send,
             created: turn.now,
             incarnation: payload.incarnation,
+            window: payload.window,
             generation,
             initiator,
         };

@@ -91,6 +91,8 @@ struct NewSession {
     send: Zeroizing<[u8; 32]>,
     created: Time,
     incarnation: u64,
+    /// What the peer can decode, in source shards.
+    window: u16,
     generation: u32,
     initiator: bool,
 }
@@ -309,6 +311,7 @@ impl<T: Copy> Peer<T> {
             created: session.created,
             generation: session.generation,
             streams: turn.dataplane.streams(self.id).max(1),
+            window: session.window,
         }));
         // Either end challenges the other at once: the first challenge confirms the key to the
         // responder, whose own goes out a turn later, when its path is set.

@@ -1,4 +1,4 @@
-//! What the next commits bring: queue control, marking, and the table of standing repair.
+//! What the next commits bring: queue control and marking.
 
 use core::time::Duration;
 
@@ -22,13 +22,5 @@ impl QueueControl {
     pub(super) fn on_delay(&mut self, _now: Time, _delay: &QueueDelay, _rtt: Option<Duration>) {}
     pub(super) fn take_signal(&mut self, _now: Time) -> bool {
         false
-    }
-}
-
-pub(super) fn standing(loss: f64, _burst: f64) -> Option<(u8, u8)> {
-    match loss {
-        0.03.. => Some((8, 32)),
-        0.0005.. => Some((20, 60)),
-        _ => None,
     }
 }

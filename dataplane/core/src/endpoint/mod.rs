@@ -70,21 +70,10 @@ pub struct EndpointConfig {
     pub sender: SenderConfig,
     /// How losses are made good.
     pub recovery: RecoveryConfig,
-    /// How streams are received.
+    /// How streams are received; its bounds are for all of them together.
     pub receiver: ReceiverConfig,
-    /// Most frames held and most shards kept, all streams together.
-    pub received_total: Share,
     /// When holes are asked for.
     pub policy: Policy,
-}
-
-/// Bounds that all received streams share.
-#[derive(Clone, Copy, Debug)]
-pub struct Share {
-    /// Frames held out of order.
-    pub held_frames: usize,
-    /// Shards kept for incomplete frames.
-    pub kept_shards: usize,
 }
 
 /// Least share of either bound that a stream gets.
@@ -111,7 +100,9 @@ pub struct Endpoint<B> {
     outbound: Outbound<B>,
     inbound: [Option<Box<PredictiveBuffer<B, Policy>>>; STREAMS_MAX],
     messages: Messages,
-    shares_left: Share,
+    /// What no stream has got yet of the bounds: frames held, shards kept.
+    held_left: usize,
+    kept_left: usize,
     round_trip_at: Time,
     drops: Drops,
 }
@@ -125,7 +116,8 @@ impl<B: Buffer> Endpoint<B> {
             outbound: Outbound::new(&config),
             inbound: [const { None }; STREAMS_MAX],
             messages: Messages::new(config.stream, config.endpoints, config.paths),
-            shares_left: config.received_total,
+            held_left: config.receiver.held_frames_max,
+            kept_left: config.receiver.kept_shards_max,
             round_trip_at: Time::ZERO,
             drops: Drops::default(),
         }
@@ -155,17 +147,19 @@ impl<B: Buffer> Endpoint<B> {
                 return;
             };
             if slot.is_none() {
+                // Streams share the bounds evenly. If the peer comes back with more of them, those
+                // share what is left.
+                let bounds = self.config.receiver;
+                let share = |bound: usize, left: &mut usize| {
+                    let share = (bound / usize::from(streams)).min(*left).max(SHARE_MIN);
+                    *left = left.saturating_sub(share);
+                    share
+                };
                 let config = ReceiverConfig {
-                    held_frames_max: take_share(
-                        self.config.receiver.held_frames_max,
-                        &mut self.shares_left.held_frames,
-                    ),
-                    kept_shards_max: take_share(
-                        self.config.receiver.kept_shards_max,
-                        &mut self.shares_left.kept_shards,
-                    ),
+                    held_frames_max: share(bounds.held_frames_max, &mut self.held_left),
+                    kept_shards_max: share(bounds.kept_shards_max, &mut self.kept_left),
                     paths: self.config.paths,
-                    ..self.config.receiver
+                    ..bounds
                 };
                 *slot = Some(Box::new(PredictiveBuffer::new(config, self.config.policy)));
             }
@@ -358,12 +352,6 @@ impl<B: Buffer> Endpoint<B> {
             drops.merge(buffer.drops());
         }
     }
-}
-
-fn take_share(wanted: usize, left: &mut usize) -> usize {
-    let share = wanted.min(*left).max(SHARE_MIN);
-    *left = left.saturating_sub(share);
-    share
 }
 
 #[cfg(test)]

@@ -2,10 +2,9 @@
 
 use core::time::Duration;
 
-use super::interim::standing;
 use super::path::Path;
 use crate::limits::HOLD_SLACK;
-use crate::repair::RepairPlan;
+use crate::repair::{RepairPlan, standing};
 use crate::time::Time;
 
 /// How a stream is repaired.

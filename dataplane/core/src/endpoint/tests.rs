@@ -31,10 +31,6 @@ fn config(recovery: RecoveryConfig) -> EndpointConfig {
             asks: recovery.retransmit,
             rebuilt_payload_max: PAYLOAD_MAX,
         },
-        received_total: Share {
-            held_frames: 4_096,
-            kept_shards: 4_096,
-        },
         policy: Policy::Rack(Rack::default()),
     }
 }

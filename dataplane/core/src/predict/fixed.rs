@@ -6,7 +6,7 @@ use super::{Hole, Outcome, Outlook, Predictor};
 use crate::time::Time;
 
 /// Every hole is asked for after the same time. It learns nothing.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Fixed(pub Duration);
 
 impl Predictor for Fixed {

@@ -78,7 +78,7 @@ pub trait Predictor {
 }
 
 /// The policies to choose from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Policy {
     /// The same time for every hole.
     Fixed(Fixed),

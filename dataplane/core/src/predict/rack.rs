@@ -19,7 +19,7 @@ const REORDERING_FORGOTTEN: Duration = Duration::from_secs(60);
 /// Adaptive RACK: as long as nothing came out of order a hole is asked for at once; from then on
 /// after a quarter of the shortest round trip, a quarter more for each round trip in which a shard
 /// was asked for needlessly, back to one after 16 recoveries without.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Rack {
     /// When something came out of order last.
     reordered_at: Option<Time>,

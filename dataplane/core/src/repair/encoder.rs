@@ -13,7 +13,7 @@ use crate::wire::header::TAG_LEN;
 use crate::wire::shard::{CODED_META_LEN, REPAIR_HEADER_LEN, RepairHeader, SourceHeader};
 
 /// Most windows open at once: each costs one multiply-accumulate per source shard and a buffer.
-const OPEN_MAX: usize = 16;
+pub const OPEN_MAX: usize = 16;
 
 /// Repair indices before they come again (SPEC §4).
 const INDICES: u8 = 64;

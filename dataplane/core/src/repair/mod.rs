@@ -25,7 +25,7 @@ mod history;
 mod standing;
 
 pub use self::decoder::{Decoder, DecoderStats, Rebuilt};
-pub use self::encoder::{Encoder, EncoderStats, RepairPlan, Symbol, combine};
+pub use self::encoder::{Encoder, EncoderStats, OPEN_MAX, RepairPlan, Symbol, combine};
 pub use self::standing::{standing, standing_residual};
 
 use crate::seq::Seq;
