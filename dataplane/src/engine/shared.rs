@@ -215,6 +215,8 @@ counters! {
         holes_given_up,
         holes_forced,
         holes_not_sent,
+        /// Losses to a full queue that were left to those inside.
+        holes_passed_on,
         holes_unnoted,
         late_shards,
         /// Requests for a shard; put off; needless because its first transmission came.
@@ -261,6 +263,7 @@ impl StreamIn {
             holes_given_up: stats.holes_given_up,
             holes_forced: stats.holes_forced,
             holes_not_sent: stats.holes_not_sent,
+            holes_passed_on: stats.holes_passed_on,
             holes_unnoted: stats.holes_unnoted,
             late_shards: stats.late,
             shards_asked: stats.asks,

@@ -160,7 +160,8 @@ impl From<&LogHistogram> for Distribution {
         let Ok(mut histogram) = Histogram::<u64>::new_with_max(longest, 3) else {
             return Self::default();
         };
-        for (bucket, count) in buckets.counts().iter().enumerate() {
+        let counts = buckets.counts().iter().enumerate();
+        for (bucket, count) in counts.filter(|(_, count)| **count > 0) {
             let middle = LogHistogram::middle(bucket).as_nanos() as u64;
             // Within the bounds by construction.
             let _ = histogram.record_n(middle, *count);

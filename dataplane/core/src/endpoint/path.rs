@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::interim::QueueControl;
 use super::plan::REACTIVE_FOR;
-use crate::congestion::TokenBucket;
+use crate::congestion::{TokenBucket, is_queue_full};
 use crate::estimate::{DeliveryRate, LossRuns, QueueDelay, Rtt};
 use crate::predict::RoundTrip;
 use crate::sender::transmissions::{News, Transmission, Transmissions};
@@ -20,9 +20,6 @@ const RTT_MAX: Duration = Duration::from_secs(30);
 
 /// Something sent this much earlier than what arrived, at the least, is lost; more on long paths.
 const REORDERING_MIN: Duration = Duration::from_millis(2);
-
-/// A queue that never grew longer than this drops nothing.
-const QUEUE_FULL_MIN: Duration = Duration::from_millis(10);
 
 /// How long a loss is remembered as a sign that the path loses.
 const LOSSY_FOR: Duration = Duration::from_secs(10);
@@ -115,6 +112,7 @@ impl Path {
         let smoothed = self.rtt.smoothed()?;
         Some(RoundTrip {
             smoothed,
+            variance: self.rtt.variance().unwrap_or_default(),
             minimum: self.rtt.min(now).unwrap_or(smoothed),
         })
     }
@@ -148,7 +146,8 @@ impl Path {
         }
         let quarter = self.rtt.smoothed().unwrap_or_default() / 4;
         let reordering = quarter.max(REORDERING_MIN);
-        let is_full = self.is_queue_full(received_at);
+        let minimum = self.rtt.min(received_at);
+        let is_full = is_queue_full(&self.queue, minimum, received_at);
         let (mut bytes, mut lost) = (0u64, 0u32);
         let Self {
             log,
@@ -203,15 +202,6 @@ impl Path {
             }
         }
         Ok(())
-    }
-
-    /// Whether the queue is as long as it ever gets: then it drops, and what is lost is congestion.
-    fn is_queue_full(&self, now: Time) -> bool {
-        let (Some(current), Some(largest)) = (self.queue.current(now), self.queue.largest(now))
-        else {
-            return false;
-        };
-        largest >= QUEUE_FULL_MIN && current * 4 >= largest * 3
     }
 
     /// Whether a loss was seen so lately that more are to be expected.

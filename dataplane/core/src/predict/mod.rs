@@ -46,14 +46,18 @@ pub enum Outcome {
 pub struct RoundTrip {
     /// Smoothed (RFC 6298).
     pub smoothed: Duration,
+    /// Its mean deviation (RFC 6298).
+    pub variance: Duration,
     /// Shortest of the last seconds.
     pub minimum: Duration,
 }
 
 impl RoundTrip {
-    /// How long an answer to a request is waited for: a quarter more than a round trip.
+    /// How long an answer to a request is waited for: a quarter more than a round trip, more where
+    /// round trips vary, at most twice as long.
     pub fn round(&self) -> Duration {
-        self.smoothed + self.smoothed / 4
+        let slack = (self.smoothed / 4).max(self.variance * 4);
+        self.smoothed + slack.min(self.smoothed)
     }
 }
 
@@ -180,6 +184,7 @@ mod tests {
         Outlook {
             round_trip: Some(RoundTrip {
                 smoothed: MS * rtt_ms,
+                variance: Duration::ZERO,
                 minimum: MS * rtt_ms,
             }),
             asks,

@@ -100,6 +100,7 @@ mod tests {
         Outlook {
             round_trip: Some(RoundTrip {
                 smoothed: MS * 50,
+                variance: MS,
                 minimum: MS * 40,
             }),
             asks: true,

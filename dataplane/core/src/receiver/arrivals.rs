@@ -5,6 +5,8 @@ use core::time::Duration;
 use arrayvec::ArrayVec;
 
 use super::ReplayWindow;
+use crate::congestion::is_queue_full;
+use crate::estimate::QueueDelay;
 use crate::limits::{REPLAY_WINDOW, REPORTS_COVERED};
 use crate::time::Time;
 use crate::wire::feedback::{RANGES_MAX, Range, Report};
@@ -13,7 +15,6 @@ use crate::wire::feedback::{RANGES_MAX, Range, Report};
 const IDLE_AFTER: Duration = Duration::from_millis(2);
 
 /// What arrived on one path of a stream.
-#[derive(Default)]
 pub(super) struct Arrivals {
     received: u64,
     received_bytes: u64,
@@ -25,12 +26,34 @@ pub(super) struct Arrivals {
     delay_first_us: u32,
     delay_min_us: i32,
     delay_sum_us: i64,
+    queue: QueueDelay,
     reported_at: Time,
     /// Largest path number in each of the last reports, newest first.
     reported: [u64; REPORTS_COVERED],
 }
 
 impl Arrivals {
+    pub(super) fn new() -> Self {
+        Self {
+            received: 0,
+            received_bytes: 0,
+            newest: None,
+            last_at: Time::ZERO,
+            fresh: 0,
+            delay_first_us: 0,
+            delay_min_us: 0,
+            delay_sum_us: 0,
+            queue: QueueDelay::new(),
+            reported_at: Time::ZERO,
+            reported: [0; REPORTS_COVERED],
+        }
+    }
+
+    /// Whether what is lost now on this path is lost to a full queue.
+    pub(super) fn is_queue_full(&self, round_trip_min: Option<Duration>, now: Time) -> bool {
+        is_queue_full(&self.queue, round_trip_min, now)
+    }
+
     /// Notes an authenticated, new datagram of `bytes` bytes.
     #[inline]
     pub(super) fn note(&mut self, number: u64, bytes: usize, sent_at_us: u32, at: Time) {
@@ -84,6 +107,8 @@ impl Arrivals {
             echo_held_us: u32::try_from(now.since(arrived_at).as_micros()).unwrap_or(u32::MAX),
             ..Report::default()
         };
+        self.queue
+            .sample(report.delay_min_us, report.delay_mean_us, now);
         self.fresh = 0;
         self.reported_at = now;
         self.reported.rotate_right(1);
@@ -93,7 +118,7 @@ impl Arrivals {
 
     /// Forgets everything: a new incarnation of the peer.
     pub(super) fn reset(&mut self) {
-        *self = Self::default();
+        *self = Self::new();
     }
 }
 
@@ -107,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_report_says_what_came_since_the_last_ones() {
-        let (mut arrivals, mut window) = (Arrivals::default(), ReplayWindow::default());
+        let (mut arrivals, mut window) = (Arrivals::new(), ReplayWindow::default());
         let interval = Duration::from_millis(10);
         assert_eq!(arrivals.report_at(interval), None);
         // The sender's clock is ahead, and wraps.

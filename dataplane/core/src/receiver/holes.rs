@@ -5,6 +5,8 @@
 //! open hole matters, the *gate*. What became of the first transmission is remembered even when a
 //! repeat or repair came first: that is what the predictor learns from.
 
+use core::time::Duration;
+
 use super::agenda::Deadline;
 use super::slots::{OpenHole, State};
 use super::{Arrival, FrameSink, PredictiveBuffer};
@@ -87,7 +89,23 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         }
     }
 
+    /// Whether a loss is to be passed on to those inside: when a full queue dropped it, and once in a
+    /// round trip. A tunnel that repaired all of those would keep its senders from ever slowing down.
+    fn passes_on(&self, path: u8, now: Time) -> bool {
+        if !self.config.asks && self.decoder.is_none() {
+            return false;
+        }
+        let round_trip = self.outlook.round_trip;
+        let is_due = self
+            .passed_on_at
+            .is_none_or(|at| now.since(at) >= round_trip.map_or(ASK_DEFAULT, |rtt| rtt.smoothed));
+        let minimum = round_trip.map(|rtt| rtt.minimum);
+        let arrivals = self.arrivals.get(usize::from(path));
+        is_due && arrivals.is_some_and(|arrivals| arrivals.is_queue_full(minimum, now))
+    }
+
     fn open_hole(&mut self, seq: Seq, gap: u32, path: u8, now: Time) {
+        let passed_on = self.passes_on(path, now);
         let Some(slot) = self.slots.get_mut(seq) else {
             return;
         };
@@ -100,7 +118,12 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             path,
         };
         let ask_after = self.predictor.ask_after(&hole, &self.outlook);
-        let hold = self.config.hold_bounds.hold(ask_after, &self.outlook);
+        let mut hold = self.config.hold_bounds.hold(ask_after, &self.outlook);
+        if passed_on {
+            hold = [Duration::ZERO; CLASSES];
+            self.passed_on_at = Some(now);
+            self.stats.holes_passed_on += 1;
+        }
         slot.state = State::Hole(OpenHole {
             opened_at: now,
             gap,
@@ -109,6 +132,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             given_up: false,
             asks: 0,
             not_sent: false,
+            passed_on,
         });
         self.unknown = self.unknown.saturating_sub(1);
         self.stats.holes += 1;
@@ -189,7 +213,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         let State::Hole(hole) = &mut slot.state else {
             return;
         };
-        if is_gone || hole.not_sent {
+        if is_gone || hole.not_sent || hole.passed_on {
             return;
         }
         if self.wanted.is_full() || self.needless < NEEDLESS_PER_SHARD {

@@ -113,6 +113,8 @@ pub struct ReceiverStats {
     pub holes_given_up: u64,
     /// Of those: never sent, as the sender said.
     pub holes_not_sent: u64,
+    /// Of those: lost to a full queue, and left to those inside, whose sender shall slow down.
+    pub holes_passed_on: u64,
     /// Holes that were neither asked for nor taught from because there were too many.
     pub holes_unnoted: u64,
     /// Requests for a shard.
@@ -170,6 +172,8 @@ pub struct PredictiveBuffer<B, P> {
     wanted: ArrayVec<Seq, WANTED_MAX>,
     /// What the last request asked for: the next report asks once more, should that one be lost.
     wanted_before: ArrayVec<Seq, WANTED_MAX>,
+    /// When a loss was passed on last, as a signal to those inside.
+    passed_on_at: Option<Time>,
     /// What is left to be asked for needlessly, in hundredths.
     needless: u32,
     histograms: ReceiverHistograms,
@@ -199,7 +203,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             kept_now: 0,
             generation: 0,
             settled: Time::ZERO,
-            arrivals: (0..config.paths).map(|_| Arrivals::default()).collect(),
+            arrivals: (0..config.paths).map(|_| Arrivals::new()).collect(),
             agenda: Agenda::new(),
             outlook: Outlook {
                 asks: config.asks,
@@ -211,6 +215,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             floor: None,
             wanted: ArrayVec::new(),
             wanted_before: ArrayVec::new(),
+            passed_on_at: None,
             needless: NEEDLESS_BURST * NEEDLESS_PER_SHARD,
             histograms: ReceiverHistograms::default(),
             stats: ReceiverStats::default(),
@@ -356,6 +361,9 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
                         self.original_after_all(seq, now);
                     }
                     return Err(DropReason::Duplicate);
+                }
+                Some(State::Hole(hole)) if hole.passed_on && !is_original => {
+                    return Err(DropReason::QueueControl);
                 }
                 Some(State::Hole(hole)) => {
                     let hole = *hole;

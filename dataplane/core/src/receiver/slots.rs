@@ -46,6 +46,8 @@ pub(super) struct OpenHole {
     pub asks: u8,
     /// Whether the sender said that it never left.
     pub not_sent: bool,
+    /// Whether it is left to those inside: a sign of congestion.
+    pub passed_on: bool,
 }
 
 impl OpenHole {
