@@ -1,7 +1,8 @@
 //! Allocations per frame: none, from the aggregator through sealing to delivery, in order, out of
-//! order and with losses.
+//! order and with losses, with everything that asks, repeats, repairs and reports.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -9,12 +10,16 @@ use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes256Gcm, KeyInit};
 use shardgate_core::buffer::{Buffer, BufferPool, HeapBuffer, Meta};
 use shardgate_core::classify::classify;
+use shardgate_core::endpoint::{
+    Egress, Endpoint, EndpointConfig, Outbox, RecoveryConfig, RepairMode,
+};
 use shardgate_core::limits::HEADROOM;
-use shardgate_core::predict::{Fixed, HoldBounds};
-use shardgate_core::receiver::{FrameSink, PredictiveBuffer, ReceiverConfig};
-use shardgate_core::seal::{Aead, Origin, Received, SealBudget};
-use shardgate_core::sender::{Close, Departure, SenderConfig, StreamSender};
+use shardgate_core::predict::{HoldBounds, Policy, Rack};
+use shardgate_core::receiver::{FrameSink, ReceiverConfig};
+use shardgate_core::seal::{Aead, Origin, Received, SealBudget, Unsealed};
+use shardgate_core::sender::{Close, SenderConfig};
 use shardgate_core::time::Time;
+use shardgate_core::wire::header::Kind;
 
 type Shelf = Rc<RefCell<Vec<HeapBuffer>>>;
 
@@ -126,87 +131,188 @@ impl FrameSink<Recycled> for Count {
     }
 }
 
+/// Seals what leaves and puts it under way, with the time at which it arrives.
+struct Wire {
+    cipher: Cipher,
+    under_way: VecDeque<(Time, Recycled)>,
+    now: Time,
+    sent: u64,
+    loses: bool,
+}
+
+impl Outbox<Recycled> for Wire {
+    fn credit(&self) -> usize {
+        256
+    }
+
+    fn send(&mut self, datagram: Unsealed<Recycled>) {
+        let sealed = datagram.seal(&self.cipher).expect("seals").into_buffer();
+        self.sent += 1;
+        // A loss in every 60, two neighbours swapped in every 35.
+        if self.loses && self.sent % 60 == 17 {
+            return;
+        }
+        self.under_way.push_back((self.now + DELAY, sealed));
+        let len = self.under_way.len();
+        if self.sent % 35 == 3 && len > 1 {
+            self.under_way.swap(len - 1, len - 2);
+        }
+    }
+}
+
+const DELAY: Duration = Duration::from_millis(5);
+
+struct Site {
+    endpoint: Endpoint<Recycled>,
+    delivered: Count,
+    wire: Wire,
+}
+
+impl Site {
+    fn new(loses: bool) -> Self {
+        let config = EndpointConfig {
+            stream: 0,
+            endpoints: 1,
+            paths: 1,
+            sender: SenderConfig {
+                shards_min: 1,
+                shards_max: 64,
+                payload_max: 1_414,
+                checksum: true,
+            },
+            recovery: RecoveryConfig {
+                retransmit: true,
+                repair: RepairMode::Fixed {
+                    every: 16,
+                    window: 64,
+                },
+                overhead_limit: 0.25,
+                retention_bytes: 8 << 20,
+                payload_max: 1_414,
+                queue_control: true,
+            },
+            receiver: ReceiverConfig {
+                paths: 1,
+                ordered: true,
+                hold_bounds: HoldBounds::new(Duration::from_millis(5), None),
+                held_frames_max: 512,
+                kept_shards_max: 512,
+                checksum: true,
+                asks: true,
+                rebuilt_payload_max: 1_414,
+            },
+            policy: Policy::Rack(Rack::default()),
+        };
+        let origin = Origin {
+            key_slot: 0,
+            peer: 0,
+            flow: 0,
+        };
+        let mut endpoint = Endpoint::new(config);
+        endpoint.install_key(SealBudget::new(1, origin, 1, Time::ZERO), 128);
+        endpoint.expect_streams(1);
+        endpoint.set_path(0, Some(1_414));
+        Self {
+            endpoint,
+            delivered: Count::default(),
+            wire: Wire {
+                cipher: Cipher(Aes256Gcm::new(&[7; 32].into())),
+                under_way: VecDeque::with_capacity(4_096),
+                now: Time::ZERO,
+                sent: 0,
+                loses,
+            },
+        }
+    }
+
+    fn offer(&mut self, pool: &mut Pool, round: u64, now: Time) {
+        self.wire.now = now;
+        for frame in 0..8u64 {
+            let len = [60, 1_408, 98, 1_514, 590, 9_014, 60, 1_400][frame as usize];
+            let mut buffer = pool.alloc().expect("the pool is large enough");
+            let data = buffer.append(len).expect("fits");
+            data.fill((round + frame) as u8);
+            data[12..14].copy_from_slice(&[0x08, 0x00]);
+            data[14] = 0x45;
+            let lane = classify(buffer.data()).lane;
+            assert!(self.endpoint.offer(buffer, lane, now).is_ok());
+        }
+        let closed = self.endpoint.close(&mut Egress {
+            now,
+            pool,
+            outbox: &mut self.wire,
+        });
+        assert!(matches!(closed, Close::Sent(_)));
+    }
+
+    /// Takes what the other end has under way, and does what time brings.
+    fn receive(&mut self, from: &mut Wire, pool: &mut Pool, now: Time) {
+        self.wire.now = now;
+        while from.under_way.front().is_some_and(|(at, _)| *at <= now) {
+            let (_, datagram) = from.under_way.pop_front().expect("it is there");
+            let Ok((received, header)) = Received::new(datagram) else {
+                panic!("sound header")
+            };
+            let Ok(opened) = received.open(&from.cipher) else {
+                panic!("authentic")
+            };
+            if header.kind == Kind::Feedback {
+                let mut egress = Egress {
+                    now,
+                    pool,
+                    outbox: &mut self.wire,
+                };
+                let sink = &mut self.delivered;
+                self.endpoint
+                    .accept_feedback(&opened, 1, now, &mut egress, sink);
+            } else {
+                self.endpoint
+                    .accept(opened, 0, 1, now, pool, &mut self.delivered);
+            }
+        }
+        let mut egress = Egress {
+            now,
+            pool,
+            outbox: &mut self.wire,
+        };
+        self.endpoint.poll(now, &mut egress, &mut self.delivered);
+    }
+}
+
 #[test]
 fn no_allocation_per_frame() {
     let shelf: Shelf = Rc::default();
-    for _ in 0..2_000 {
+    for _ in 0..3_000 {
         shelf.borrow_mut().push(HeapBuffer::new(HEADROOM, 9_200));
     }
     let mut pool = Pool(Rc::clone(&shelf));
-    let sender = SenderConfig {
-        shards_min: 1,
-        shards_max: 64,
-        payload_max: 1_414,
-        checksum: true,
-    };
-    let receiver = ReceiverConfig {
-        paths: 1,
-        ordered: true,
-        hold_bounds: HoldBounds::new(Duration::from_millis(5), Some(Duration::from_millis(20))),
-        held_frames_max: 512,
-        kept_shards_max: 512,
-        checksum: true,
-        asks: true,
-        rebuilt_payload_max: 1_414,
-    };
-    let origin = Origin {
-        key_slot: 0,
-        peer: 0,
-        flow: 0,
-    };
-    let mut budget = SealBudget::new(1, origin, 1, Time::ZERO);
-    let mut sender = StreamSender::<Recycled>::new(0, sender);
-    let mut receiver = PredictiveBuffer::new(receiver, Fixed(Duration::from_millis(20)));
-    let cipher = Cipher(Aes256Gcm::new(&[7; 32].into()));
-    let mut delivered = Count::default();
-    let mut sealed = Vec::with_capacity(64);
-    let mut sent = 0;
+    let (mut here, mut there) = (Site::new(true), Site::new(false));
+    let rounds = 2_000;
 
     let allocations = allocation_counter::measure(|| {
-        for round in 0..2_000u64 {
-            let now = Time(round * 1_000_000);
-            for frame in 0..8u64 {
-                let len = [60, 1_408, 98, 1_514, 590, 9_014, 60, 1_400][frame as usize];
-                let mut buffer = pool.alloc().expect("the pool is large enough");
-                let data = buffer.append(len).expect("fits");
-                data.fill((round + frame) as u8);
-                data[12..14].copy_from_slice(&[0x08, 0x00]);
-                data[14] = 0x45;
-                let lane = classify(buffer.data()).lane;
-                assert!(sender.offer(buffer, lane).is_ok());
-                sent += 1;
-            }
-            let departure = Departure {
-                now,
-                path: 0,
-                budget: &mut budget,
-                credit: 64,
-                pool: &mut pool,
-            };
-            let closed = sender.close(departure, |shard| {
-                sealed.push(shard.seal(&cipher).expect("seals").into_buffer());
-            });
-            assert!(matches!(closed, Close::Sent(_)));
-            // A loss in every third round, two neighbours swapped in every fifth.
-            if round % 3 == 0 {
-                sealed.remove(2);
-            }
-            if round % 5 == 0 {
-                sealed.swap(1, 3);
-            }
-            for datagram in sealed.drain(..) {
-                let Ok((received, _)) = Received::new(datagram) else {
-                    panic!("sound header")
-                };
-                let Ok(opened) = received.open(&cipher) else {
-                    panic!("authentic")
-                };
-                receiver.accept(opened, 1, now, &mut pool, &mut delivered);
-            }
-            receiver.poll(now, &mut delivered);
+        for round in 0..rounds {
+            let now = Time((round + 1) * 1_000_000);
+            here.offer(&mut pool, round, now);
+            there.receive(&mut here.wire, &mut pool, now);
+            here.receive(&mut there.wire, &mut pool, now);
         }
     });
-    assert!(delivered.0 > sent * 8 / 10, "{} of {sent}", delivered.0);
-    assert!(receiver.stats().holes_given_up > 0 && receiver.stats().frames_assembled > 0);
+    let delivered = there.delivered.0;
+    assert!(
+        delivered > rounds * 8 * 95 / 100,
+        "{delivered} of {}",
+        rounds * 8
+    );
+    let sent = here.endpoint.outbound_stats();
+    assert!(
+        sent.repeats > 10 && sent.repairs > 100 && sent.reports > 100,
+        "{sent:?}"
+    );
+    let (_, stream) = there.endpoint.received().next().expect("one stream");
+    let stats = stream.stats();
+    assert!(
+        stats.filled_by_repair > 10 && stats.frames_assembled > 100,
+        "{stats:?}"
+    );
     assert_eq!(allocations.count_total, 0, "{allocations:?}");
 }
