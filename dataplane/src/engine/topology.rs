@@ -22,6 +22,9 @@ pub const RING_SIZE: usize = 1_024;
 /// Frames that wait for the control thread, or for the lcore that sends its answers.
 pub const CONTROL_RING_SIZE: usize = 512;
 
+/// Datagrams that never left, on their way back to the lcore that numbered them; a power of two.
+pub const UNSENT_RING_SIZE: usize = 64;
+
 /// Descriptors of a NIC's queue; virtual devices ignore them.
 pub const DESCRIPTORS: u16 = 1_024;
 
@@ -268,6 +271,10 @@ impl Topology {
                     seal_rings,
                     line("rings to units, to open", rx * units * RING_SIZE),
                     line("rings from units, opened", rx * (units + rx) * RING_SIZE),
+                    line(
+                        "rings from units, unsent",
+                        rx * units * (UNSENT_RING_SIZE + BURST),
+                    ),
                     line(
                         "control rings and thread",
                         (2 * rx) * CONTROL_RING_SIZE + BURST,

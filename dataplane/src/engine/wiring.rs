@@ -14,7 +14,7 @@ use shardgate_dpdk::{Consumer, Eal, Mbuf, Pool, Producer, RingItem, RxQueue, TxQ
 
 use super::EngineError;
 use super::shared::Shared;
-use super::topology::{CONTROL_RING_SIZE, RING_SIZE, Topology};
+use super::topology::{CONTROL_RING_SIZE, RING_SIZE, Topology, UNSENT_RING_SIZE};
 use crate::command::Command;
 use crate::config::{EngineConfig, Ordering, PeerSpec, PortRole};
 use crate::lcore::Mailbox;
@@ -62,6 +62,7 @@ struct RxRings {
     seal: Vec<Producer<Unsealed<Mbuf>>>,
     open: Vec<Producer<Received<Mbuf>>>,
     opened: Vec<Consumer<Opened<Mbuf>>>,
+    unsent: Vec<Consumer<Mbuf>>,
     to_owners: Vec<Option<Producer<Opened<Mbuf>>>>,
     exceptions: Producer<Mbuf>,
     from_control: Consumer<Mbuf>,
@@ -73,6 +74,7 @@ struct UnitRings {
     to_seal: Vec<Consumer<Unsealed<Mbuf>>>,
     to_open: Vec<Consumer<Received<Mbuf>>>,
     opened: Vec<Producer<Opened<Mbuf>>>,
+    unsent: Vec<Producer<Mbuf>>,
 }
 
 /// A poller's ways out, and the rings of others that it sends for with their port.
@@ -110,7 +112,7 @@ impl RingMaker<'_> {
             let (to_lcore, from_control) = self.ring(CONTROL_RING_SIZE)?;
             control.exceptions.push(to_control);
             control.to_lcores.push(to_lcore);
-            let (mut seal, mut open, mut opened) = (vec![], vec![], vec![]);
+            let (mut seal, mut open, mut opened, mut unsent) = (vec![], vec![], vec![], vec![]);
             for unit in &mut units {
                 let (to_unit, at_unit) = self.ring(RING_SIZE)?;
                 seal.push(to_unit);
@@ -121,12 +123,16 @@ impl RingMaker<'_> {
                 let (from_unit, at_rx) = self.ring(RING_SIZE)?;
                 unit.opened.push(from_unit);
                 opened.push(at_rx);
+                let (from_unit, at_rx) = self.ring(UNSENT_RING_SIZE)?;
+                unit.unsent.push(from_unit);
+                unsent.push(at_rx);
             }
             let to_owners = vec![];
             rx.push(RxRings {
                 seal,
                 open,
                 opened,
+                unsent,
                 to_owners,
                 exceptions,
                 from_control,
@@ -176,6 +182,7 @@ impl Blueprint<'_> {
                 to_seal: ends.to_seal,
                 to_open: ends.to_open,
                 opened: ends.opened,
+                unsent: ends.unsent,
                 tx,
                 tx_for_others: for_others,
                 idler: Idler::new(placement.poll),
@@ -289,6 +296,7 @@ impl Blueprint<'_> {
             tx_for_others: outlets.for_others,
             units,
             opened: ends.opened,
+            unsent: ends.unsent,
             to_owners: ends.to_owners,
             peers: peers.collect(),
             served_by,

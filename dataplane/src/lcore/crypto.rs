@@ -30,6 +30,8 @@ pub struct CryptoLcore {
     pub to_open: Vec<Consumer<Received<Mbuf>>>,
     /// To each rx lcore: what was opened.
     pub opened: Vec<Producer<Opened<Mbuf>>>,
+    /// To each rx lcore: what was numbered there and never leaves.
+    pub unsent: Vec<Producer<Mbuf>>,
     /// Per port: the way out, if it is a WAN port.
     pub tx: Vec<Option<Tx>>,
     /// Packets of lcores that send through this one: the port and their ring.
@@ -71,6 +73,11 @@ impl Lcore for CryptoLcore {
                     {
                         tx.push(datagram);
                     }
+                }
+                if !self.unit.unsent.is_empty() {
+                    // What finds no room is freed: to the peer it is lost then, like any other.
+                    self.unsent[rx].push(&mut self.unit.unsent);
+                    self.unit.unsent.clear();
                 }
             }
             self.tx.iter_mut().flatten().for_each(Tx::flush);

@@ -14,7 +14,7 @@ use shardgate_core::receiver::FrameSink;
 use shardgate_core::seal::{Opened, Unsealed};
 use shardgate_core::sender::{Close, Refused};
 use shardgate_core::time::Time;
-use shardgate_core::wire::header::ClearHeader;
+use shardgate_core::wire::header::{ClearHeader, Kind};
 use shardgate_core::wire::payload_max;
 use shardgate_dpdk::{BURST, Burst, Mbuf, Pool};
 
@@ -261,6 +261,13 @@ impl PeerStage {
     /// Drops what waits; says how many frames.
     pub fn discard(&mut self) -> usize {
         self.endpoint.discard() + self.pending.drain(..).count()
+    }
+
+    /// A datagram with this header was numbered here and never left.
+    pub fn not_sent(&mut self, header: ClearHeader) {
+        if header.kind == Kind::Data {
+            self.endpoint.not_sent(header.path, header.path_number);
+        }
     }
 
     /// Takes a data shard that a unit has opened.

@@ -58,6 +58,8 @@ pub struct RxLcore {
     pub units: Units,
     /// What units on other lcores have opened.
     pub opened: Vec<Consumer<Opened<Mbuf>>>,
+    /// What units on other lcores could not send.
+    pub unsent: Vec<Consumer<Mbuf>>,
     /// With inline crypto: to each other rx lcore, what was opened for it.
     pub to_owners: Vec<Option<Producer<Opened<Mbuf>>>>,
     /// Peers by index; those served elsewhere are absent.
@@ -129,6 +131,7 @@ impl Lcore for RxLcore {
             let mut moved = super::forward_for_others(&mut self.tx_for_others, &mut self.tx);
             moved += self.send_for_control();
             moved += self.take_opened(now);
+            self.take_unsent();
             match phase {
                 Phase::Release => self.release_held(),
                 _ => moved += self.poll_wan(now, &mut counters),
@@ -221,6 +224,29 @@ impl RxLcore {
             }
         }
         moved
+    }
+
+    /// Takes back what was numbered here and never left.
+    fn take_unsent(&mut self) {
+        while let Some(datagram) = self.units.take_unsent() {
+            self.not_sent(&datagram);
+        }
+        let mut burst = Burst::new();
+        for ring in 0..self.unsent.len() {
+            self.unsent[ring].pop(&mut burst);
+            for datagram in burst.drain(..) {
+                self.not_sent(&datagram);
+            }
+        }
+    }
+
+    fn not_sent(&mut self, datagram: &Mbuf) {
+        let peer = usize::from(datagram.meta().peer);
+        if let Ok(header) = ClearHeader::parse(datagram.data())
+            && let Some(Some(stage)) = self.peers.get_mut(peer)
+        {
+            stage.not_sent(header);
+        }
     }
 
     /// Takes one opened datagram, which is for this lcore.
@@ -418,6 +444,7 @@ impl RxLcore {
         let waiting = self.peers.iter_mut().flatten().map(|stage| stage.discard());
         let stopped = waiting.sum::<usize>()
             + super::discard_rings(&mut self.opened)
+            + super::discard_rings(&mut self.unsent)
             + super::discard_rings([&mut self.from_control])
             + super::discard_rings(self.tx_for_others.iter_mut().map(|(_, ring)| ring));
         self.drops.add(DropReason::Stopping, stopped as u64);

@@ -8,7 +8,7 @@ use shardgate_core::drop_reason::{DropReason, Drops};
 use shardgate_core::limits::{KEY_SLOTS, PATHS_MAX};
 use shardgate_core::seal::{Opened, Received, Unsealed};
 use shardgate_core::wire::outer::OuterTemplate;
-use shardgate_dpdk::Mbuf;
+use shardgate_dpdk::{Burst, Mbuf};
 
 use super::cipher::SoftwareAead;
 use crate::command::{Command, PathAddress, ReceiveKey, SendKey};
@@ -61,6 +61,8 @@ pub struct Unit {
     sends_installed: Vec<usize>,
     open_keys: Box<[Option<Box<OpenKey>>]>,
     outlets: Vec<[Option<Outlet>; PATHS_MAX]>,
+    /// What was numbered and never leaves: whoever numbered it tells the peer.
+    pub unsent: Burst,
     /// What it has done.
     pub counters: UnitCounters,
     /// What died here.
@@ -82,6 +84,7 @@ impl Unit {
             sends_installed: vec![0; peers],
             open_keys: (0..KEY_SLOTS).map(|_| None).collect(),
             outlets: (0..peers).map(|_| Default::default()).collect(),
+            unsent: Burst::new(),
             counters: UnitCounters::default(),
             drops: Drops::default(),
         }
@@ -154,29 +157,40 @@ impl Unit {
     }
 
     /// Seals a shard and puts the outer headers in front; returns it with the index of its port.
+    /// What cannot be sealed or addressed goes to [`Self::unsent`], as far as there is room.
     #[inline]
     pub fn seal(&mut self, shard: Unsealed<Mbuf>) -> Option<(usize, Mbuf)> {
+        match self.try_seal(shard) {
+            Ok(sealed) => Some(sealed),
+            Err((reason, unsent)) => {
+                self.drops.count(reason);
+                let _ = self.unsent.try_push(unsent);
+                None
+            }
+        }
+    }
+
+    /// The same; gives back what fails, with the clear header in front, and the reason.
+    #[inline]
+    fn try_seal(&mut self, shard: Unsealed<Mbuf>) -> Result<(usize, Mbuf), (DropReason, Mbuf)> {
         let meta = shard.buffer().meta();
         let sealed = match self.send_keys.get(usize::from(meta.key_slot)) {
             // The slot may have been given to a newer key while the shard was on its way.
             Some(Some(key)) if shard.receiver_index() == Some(key.receiver_index) => {
-                shard.seal(&key.aead).ok()
+                shard.seal(&key.aead)
             }
-            _ => None,
+            _ => Err(shard.discard()),
         };
-        let Some(sealed) = sealed else {
-            self.drops.count(DropReason::SealFailed);
-            return None;
-        };
-        let mut datagram = sealed.into_buffer();
+        let mut datagram = sealed
+            .map_err(|unsent| (DropReason::SealFailed, unsent))?
+            .into_buffer();
         let sealed_len = datagram.len();
         let outlet = self
             .outlets
             .get(usize::from(meta.peer))
             .and_then(|paths| paths.get(usize::from(meta.path))?.as_ref());
         let Some(outlet) = outlet else {
-            self.drops.count(DropReason::NoPath);
-            return None;
+            return Err((DropReason::NoPath, datagram));
         };
         let flow = usize::from(meta.scratch) % outlet.templates.len().max(1);
         let is_addressed = outlet
@@ -184,12 +198,11 @@ impl Unit {
             .get(flow)
             .is_some_and(|template| template.prepend(&mut datagram));
         if !is_addressed {
-            self.drops.count(DropReason::SealFailed);
-            return None;
+            return Err((DropReason::SealFailed, datagram));
         }
         self.counters.sealed += 1;
         self.counters.sealed_bytes += sealed_len as u64;
-        Some((usize::from(outlet.port), datagram))
+        Ok((usize::from(outlet.port), datagram))
     }
 
     /// Opens a datagram; returns it with the rx lcore it goes to.

@@ -164,6 +164,15 @@ impl Units {
         }
     }
 
+    /// What an inline unit could not send.
+    #[inline]
+    pub fn take_unsent(&mut self) -> Option<Mbuf> {
+        match self {
+            Units::Inline(unit) => unit.unsent.pop(),
+            Units::Lcores { .. } => None,
+        }
+    }
+
     /// Hands over a datagram to be opened; an inline unit returns it with the rx lcore it goes to.
     #[inline]
     pub fn open(&mut self, datagram: Received<Mbuf>) -> Option<(usize, Opened<Mbuf>)> {
