@@ -34,9 +34,11 @@ pub(super) const REACTIVE_FOR: Duration = Duration::from_millis(100);
 /// Repair after a rare loss.
 const REACTIVE: (u8, u8) = (4, 16);
 
+const DELAY_STEP: Duration = Duration::from_millis(10);
+
 /// Bounds of how long a thin stream's shard waits for its repair.
 const DELAY: core::ops::RangeInclusive<Duration> =
-    Duration::from_millis(5)..=Duration::from_millis(50);
+    Duration::from_millis(10)..=Duration::from_millis(50);
 
 /// The repair that is to stand on a path now.
 pub(super) fn repair(mode: RepairMode, asks: bool, path: &Path, now: Time) -> Option<RepairPlan> {
@@ -51,8 +53,14 @@ pub(super) fn repair(mode: RepairMode, asks: bool, path: &Path, now: Time) -> Op
     Some(RepairPlan {
         every,
         window,
-        delay_max: (deadline / 4).clamp(*DELAY.start(), *DELAY.end()),
+        delay_max: in_steps(deadline / 4),
     })
+}
+
+/// Whole steps within the bounds, so that a round trip that wavers does not change the plan.
+fn in_steps(delay: Duration) -> Duration {
+    let steps = delay.as_nanos() / DELAY_STEP.as_nanos();
+    (DELAY_STEP * u32::try_from(steps).unwrap_or(u32::MAX)).clamp(*DELAY.start(), *DELAY.end())
 }
 
 fn automatic(asks: bool, path: &Path, now: Time) -> Option<(u8, u8)> {

@@ -118,6 +118,9 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             path,
         };
         let ask_after = self.predictor.ask_after(&hole, &self.outlook);
+        // Repair that is on its way anyway comes sooner than any answer.
+        let repair = self.outlook.repair_within.unwrap_or_default();
+        let ask_after = ask_after.max(repair.min(ASK_DEFAULT));
         let mut hold = self.config.hold_bounds.hold(ask_after, &self.outlook);
         if passed_on {
             hold = [Duration::ZERO; CLASSES];

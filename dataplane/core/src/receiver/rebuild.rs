@@ -45,10 +45,10 @@ impl RepairTiming {
     }
 
     /// Within which time every shard is covered for the last time; nothing if repair is not
-    /// standing. Twice what it takes on average.
+    /// standing: half again what it takes on average.
     pub(super) fn within(&self, now: Time) -> Option<Duration> {
         let (_, last_at) = self.last?;
-        (now.since(last_at) < STANDING_FOR).then_some(self.within * 2)
+        (now.since(last_at) < STANDING_FOR).then_some(self.within + self.within / 2)
     }
 }
 
