@@ -40,30 +40,29 @@ fn error(args: &[&str]) -> String {
 #[test]
 fn a_profile_as_json_is_one_document_and_the_same_each_time() {
     let name = named("loss_1");
-    let args = ["profile", &name, "--seconds", "6", "--seed", "3", "--json"];
+    let args = ["profile", &name, "--seconds", "4", "--seed", "3", "--json"];
     let first = sim(&args);
     let text = stdout(&first);
     let report: serde_json::Value = serde_json::from_str(text).expect("one document");
     assert_eq!(report["profile"], "loss_1");
     assert_eq!(report["seed"], 3);
-    assert_eq!(report["seconds"], 3.0);
-    let plain = &report["plain"];
-    let goodput = plain["goodput_mbit_per_s"].as_f64().expect("a number");
-    assert!(
-        (1.0..12.0).contains(&goodput),
-        "{goodput} Mbit/s at 1 % loss"
-    );
-    for percentile in ["p50", "p99", "p99_9"] {
-        let ms = plain["frame_delay_ms"][percentile]
-            .as_f64()
-            .expect("a number");
-        assert!((19.9..80.0).contains(&ms), "{percentile}: {ms} ms");
+    assert_eq!(report["seconds"], 1.0);
+    // The tunnel's fields stand at the top, a plain tunnel's under its name.
+    for (outcome, goodputs) in [(&report, 20.0..200.0), (&report["plain"], 1.0..12.0)] {
+        let goodput = outcome["goodput_mbit_per_s"].as_f64().expect("a number");
+        assert!(goodputs.contains(&goodput), "{goodput} Mbit/s at 1 % loss");
+        for percentile in ["p50", "p99", "p99_9"] {
+            let ms = outcome["frame_delay_ms"][percentile]
+                .as_f64()
+                .expect("a number");
+            assert!((19.9..120.0).contains(&ms), "{percentile}: {ms} ms");
+        }
+        assert!(outcome["residual_loss"].is_f64());
+        for cause in ["headers", "repair", "repeats", "feedback"] {
+            assert!(outcome["overhead_percent"][cause].is_f64(), "{cause}");
+        }
+        assert_eq!(outcome["broken_frames"], 0);
     }
-    assert!(plain["residual_loss"].is_f64());
-    for cause in ["headers", "repair", "repeats", "feedback"] {
-        assert!(plain["overhead_percent"][cause].is_f64(), "{cause}");
-    }
-    assert_eq!(plain["broken_frames"], 0);
     assert_eq!(stdout(&sim(&args)), text);
 }
 

@@ -10,8 +10,10 @@ use std::time::Duration;
 use serde::Serialize;
 use shardgate_core::time::Time;
 
-use crate::gateway::{Gateway, PlainConfig, PlainGateway, SentBytes};
-use crate::path::{InvalidProfile, PathProfile};
+use crate::gateway::{
+    Gateway, PlainConfig, PlainGateway, SentBytes, ShardedConfig, ShardedGateway,
+};
+use crate::path::{InvalidProfile, MTU_DEFAULT, PathProfile};
 use crate::profiles::Profile;
 use crate::tcp::{self, TcpConfig, TcpCounters, TcpReceiver, TcpSender};
 use crate::traffic::{self, DatagramConfig, Percentiles};
@@ -36,11 +38,11 @@ impl Default for Options {
     }
 }
 
-/// How long frames sent at the very end may take: longer than any profile's queue and round trips
-/// of asking together.
-const DRAIN: Duration = Duration::from_secs(2);
+/// How long frames sent at the very end are waited for at most: longer than any profile's queue
+/// and round trips of asking together.
+const DRAIN: Duration = Duration::from_secs(3);
 /// Progress is told this often, in virtual time.
-const STEP: Duration = Duration::from_millis(250);
+const STEP: Duration = Duration::from_millis(100);
 
 /// Two tunnel ends, made from a seed.
 pub type MakeGateways<'a> = &'a dyn Fn(u64) -> [Box<dyn Gateway>; 2];
@@ -176,14 +178,20 @@ pub fn profile(
         Profile::Pair(pair) => (&pair.a, Some("a pair: both tunnels use its path a alone")),
     };
     let paths = std::slice::from_ref(path);
-    let plain = run(paths, &plain_gateways, seed, options, progress)?;
+    let plain = run(paths, &plain_gateways, seed, options, &mut |share| {
+        progress(share / 2.0)
+    })?;
+    let sharded = |seed| sharded_gateways(paths, seed);
+    let tunnel = run(paths, &sharded, seed, options, &mut |share| {
+        progress(0.5 + share / 2.0)
+    })?;
     Ok(Report {
         profile: name.to_owned(),
         seed,
         seconds: options.measured.as_secs_f64(),
         warm_up_seconds: options.warm_up.as_secs_f64(),
         note,
-        tunnel: None,
+        tunnel: Some(tunnel),
         plain,
     })
 }
@@ -191,6 +199,19 @@ pub fn profile(
 /// A plain tunnel over path 0.
 pub fn plain_gateways(_seed: u64) -> [Box<dyn Gateway>; 2] {
     [(); 2].map(|()| Box::new(PlainGateway::new(PlainConfig::default())) as Box<dyn Gateway>)
+}
+
+/// A sharding tunnel over all of `paths`, as it configures itself.
+pub fn sharded_gateways(paths: &[PathProfile], seed: u64) -> [Box<dyn Gateway>; 2] {
+    let mtu = paths
+        .iter()
+        .map(|path| path.mtu)
+        .min()
+        .unwrap_or(MTU_DEFAULT);
+    let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+    let config = ShardedConfig::automatic(paths.len() as u8, mtu);
+    [Site::A, Site::B]
+        .map(|site| Box::new(ShardedGateway::new(config, site, seed)) as Box<dyn Gateway>)
 }
 
 /// Evaluates one tunnel over `paths`.
@@ -211,17 +232,20 @@ pub fn run(
     let start = Time::ZERO + options.warm_up;
     let end = start + options.measured;
     world.measure(start..end);
-    let mut pass = |world: &mut World, until: Time| {
-        while world.now() < until {
+    let mut pass = |world: &mut World, until: Time, is_done: &dyn Fn(&World) -> bool| {
+        while world.now() < until && !is_done(world) {
             world.run_until((world.now() + STEP).min(until));
-            progress(world.now().as_nanos() as f64 / (end + DRAIN).as_nanos() as f64);
+            progress((world.now().as_nanos() as f64 / end.as_nanos() as f64).min(1.0));
         }
     };
-    pass(&mut world, start);
+    pass(&mut world, start, &|_| false);
     let before = Totals::of(&world, bulk);
-    pass(&mut world, end);
+    pass(&mut world, end, &|_| false);
     let after = Totals::of(&world, bulk);
-    pass(&mut world, end + DRAIN);
+    pass(&mut world, end + DRAIN, &|world| {
+        let thin = world.stats(thin, Site::A);
+        thin.delivered == thin.sent
+    });
     Ok(outcome(&world, (bulk, thin), &before, &after, options))
 }
 

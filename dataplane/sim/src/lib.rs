@@ -1,4 +1,4 @@
-//! The world around a gateway, in numbers: what a WAN path does to frames.
+//! The world around a gateway: what a WAN path does to frames, and what hosts make of that.
 //!
 //! # The path model
 //!
@@ -15,10 +15,19 @@
 //!
 //! Loss lies behind the bottleneck: a lost frame has used its share of the link, as on a radio.
 //!
+//! # The world
+//!
+//! [`world::World`] puts two gateways at the ends of such paths, hosts behind them, and an oracle
+//! beside them, in virtual time. [`gateway`] has the trait by which a gateway is plugged in, a
+//! plain tunnel, and the real one around the protocol core. Hosts are [`tcp`] and [`traffic`]
+//! with real bytes in their frames ([`packet`]). [`evaluate`] tells what a tunnel is worth on a
+//! profile, next to the plain one.
+//!
 //! # Profiles
 //!
 //! [`path::PathProfile`] holds the parameters; [`profiles`] reads them from a TOML file of single
-//! paths and pairs and takes the `FILE:NAME` of the command line.
+//! paths and pairs and takes the `FILE:NAME` of the command line. `profiles.toml` beside this
+//! package is the project's own.
 //!
 //! # Determinism
 //!

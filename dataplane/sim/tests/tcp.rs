@@ -4,11 +4,12 @@
 mod common;
 
 use proptest::prelude::*;
+use shardgate_sim::evaluate::plain_gateways;
 use shardgate_sim::path::PathProfile;
 use shardgate_sim::tcp::{self, TcpConfig, TcpCounters, TcpReceiver, TcpSender};
 use shardgate_sim::world::{FlowId, Site, World};
 
-use common::{Fate, at, plain, wires, world};
+use common::{Fate, at, wires, world};
 
 fn delivered(world: &World, flow: FlowId) -> u64 {
     let receiver: &TcpReceiver = world.host(flow, Site::B).expect("a receiver");
@@ -23,7 +24,7 @@ fn counters(world: &World, flow: FlowId) -> TcpCounters {
 
 /// Goodput in Mbit/s of a flow through a plain tunnel over `path`, between two points in time.
 fn goodput(path: &PathProfile, seed: u64, from: f64, until: f64) -> f64 {
-    let mut world = world(plain(), path, seed);
+    let mut world = world(plain_gateways(0), path, seed);
     let flow = tcp::add_flow(&mut world, Site::A, TcpConfig::default());
     world.run_until(at(from));
     let before = delivered(&world, flow);
@@ -60,7 +61,7 @@ fn a_clean_path_is_filled() {
 
 #[test]
 fn a_deep_queue_is_filled_and_slow_start_ends_before_it_overflows_far() {
-    let mut world = world(plain(), &long(0.0, 1.0), 1);
+    let mut world = world(plain_gateways(0), &long(0.0, 1.0), 1);
     let flow = tcp::add_flow(&mut world, Site::A, TcpConfig::default());
     world.run_until(at(10.0));
     let lost = world.path(Site::A, 0).expect("the path").queue_drops;
@@ -130,7 +131,7 @@ fn reordering_is_learned_and_mistakes_are_taken_back() {
         rate: Some(50.0),
         ..long(0.0, 1.0)
     };
-    let mut world = world(plain(), &path, 1);
+    let mut world = world(plain_gateways(0), &path, 1);
     let flow = tcp::add_flow(&mut world, Site::A, TcpConfig::default());
     world.run_until(at(15.0));
     let tcp = counters(&world, flow);
@@ -215,7 +216,7 @@ fn same_seed_same_run() {
             reorder: 0.01,
             ..long(0.01, 2.0)
         };
-        let mut world = world(plain(), &path, seed);
+        let mut world = world(plain_gateways(0), &path, seed);
         let flow = tcp::add_flow(&mut world, Site::A, TcpConfig::default());
         world.run_until(at(3.0));
         let paths = [Site::A, Site::B].map(|site| world.path(site, 0).expect("a path"));
@@ -252,7 +253,7 @@ proptest! {
         let path = PathProfile {
             delay_ms, jitter_ms, rate, loss, burst, reorder, duplicate, corrupt, ..PathProfile::default()
         };
-        let mut world = world(plain(), &path, seed);
+        let mut world = world(plain_gateways(0), &path, seed);
         let config = TcpConfig { bytes: Some(bytes), ecn, ..TcpConfig::default() };
         let flow = tcp::add_flow(&mut world, Site::A, config);
         // Timeouts back off to two minutes: a run of lost SYNs may take an hour to get over.

@@ -2,12 +2,14 @@
 //! implementations.
 
 mod plain;
+mod sharded;
 
 use std::any::Any;
 
 use shardgate_core::time::Time;
 
 pub use plain::{PlainConfig, PlainGateway};
+pub use sharded::{ShardedConfig, ShardedGateway};
 
 /// A gateway as the world sees it: frames of the LAN on one side, datagrams on the other, both as
 /// whole Ethernet frames without FCS.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use shardgate_core::time::Time;
 
-use self::recovery::{Phase, Probe, Recovery};
+use self::recovery::{Probe, Recovery};
 use super::cubic::Cubic;
 use super::pattern::Pattern;
 use super::rtt::RttEstimator;
@@ -473,12 +473,5 @@ impl Host for TcpSender {
             .into_iter()
             .flatten()
             .min()
-    }
-}
-
-impl TcpSender {
-    /// Where the sender is in its recovery; for tests and traces.
-    pub fn is_recovering(&self) -> bool {
-        self.recovery.phase != Phase::Open
     }
 }

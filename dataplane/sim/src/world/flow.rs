@@ -105,11 +105,6 @@ impl Frames {
         &mut self.frames[slot]
     }
 
-    /// The frames so far, taken out in order.
-    pub fn take(&mut self) -> std::vec::Drain<'_, Vec<u8>> {
-        self.frames.drain(..)
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.frames.is_empty()
     }

@@ -15,16 +15,18 @@
 //! second time is counted in [`Integrity`], never handed to a host, and a flow's delays are taken
 //! by it, not by the hosts.
 
+mod counts;
 mod events;
 mod flow;
 mod oracle;
+mod timer;
 
 use std::any::Any;
 use std::ops::Range;
-use std::time::Duration;
 
 use shardgate_core::time::Time;
 
+pub use counts::{Integrity, QueueStats};
 pub use flow::{Address, FlowEnds, FlowId, FlowStats, Frames, Host, Site, mac_of};
 
 use crate::gateway::{Gateway, Output, SentBytes};
@@ -32,53 +34,10 @@ use crate::path::{FrameShape, InvalidProfile, PathCounters, PathModel, PathProfi
 use crate::seeds::seed_for;
 use events::EventQueue;
 use oracle::{Finding, Oracle};
+use timer::Timer;
 
 /// How often something may ask to be polled at one instant before the world says that it hangs.
 pub const SPINS_MAX: u32 = 10_000;
-
-/// What came out that must not.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Integrity {
-    /// Frames that nobody sent as they came out.
-    pub wrong: u64,
-    /// Frames that came out more than once.
-    pub twice: u64,
-    /// Frames that came out at the site that sent them, or for no host.
-    pub astray: u64,
-}
-
-impl Integrity {
-    /// Whether nothing was wrong.
-    pub fn is_sound(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-/// The wait in one path's queue, over the looks taken while the world measured.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct QueueStats {
-    looks: u32,
-    sum: Duration,
-    max: Duration,
-}
-
-impl QueueStats {
-    fn look(&mut self, delay: Duration) {
-        self.looks += 1;
-        self.sum += delay;
-        self.max = self.max.max(delay);
-    }
-
-    /// How long a frame would have waited, on average over time.
-    pub fn mean(&self) -> Duration {
-        self.sum.checked_div(self.looks).unwrap_or_default()
-    }
-
-    /// The longest wait seen.
-    pub fn max(&self) -> Duration {
-        self.max
-    }
-}
 
 #[derive(Debug)]
 enum Event {
@@ -99,38 +58,13 @@ enum Event {
 /// How often the queues are looked at, in nanoseconds.
 const LOOK_EVERY_NS: u64 = 1_000_000;
 
-/// When something wants to be polled, against when it will be: a timer that moves back leaves its
-/// event where it is, and is scheduled anew when that fires.
-#[derive(Debug, Default)]
-struct Timer(Option<Time>);
-
-impl Timer {
-    /// The time at which an event must be scheduled, if one must.
-    fn arm(&mut self, wanted: Option<Time>, now: Time) -> Option<Time> {
-        let wanted = wanted?.max(now);
-        if self.0.is_some_and(|scheduled| scheduled <= wanted) {
-            return None;
-        }
-        self.0 = Some(wanted);
-        Some(wanted)
-    }
-
-    /// Whether an event at `now` is the one that counts; an older one has been overtaken.
-    fn fire(&mut self, now: Time) -> bool {
-        if self.0 != Some(now) {
-            return false;
-        }
-        self.0 = None;
-        true
-    }
-}
-
 struct Place {
     gateway: Box<dyn Gateway>,
     timer: Timer,
     /// Away from here, by path.
     paths: Vec<PathModel>,
     queues: Vec<QueueStats>,
+    offered_bytes: u64,
 }
 
 struct End {
@@ -180,6 +114,7 @@ impl World {
                 gateway,
                 timer: Timer::default(),
                 queues: vec![QueueStats::default(); paths.len()],
+                offered_bytes: 0,
                 paths,
             })
         };
@@ -279,6 +214,11 @@ impl World {
     /// What a site's gateway has sent.
     pub fn sent(&self, site: Site) -> SentBytes {
         self.places[site.index()].gateway.sent()
+    }
+
+    /// Bytes that a site's gateway has handed to paths, as the world has seen it.
+    pub fn offered_bytes(&self, site: Site) -> u64 {
+        self.places[site.index()].offered_bytes
     }
 
     /// What a path away from `site` has done; none if there is no such path.
@@ -392,7 +332,9 @@ impl World {
     fn send_datagrams(&mut self, site: Site) {
         let mut datagrams = self.out.detach_datagrams();
         for (path, datagram) in datagrams.drain(..) {
-            let Some(model) = self.places[site.index()].paths.get_mut(usize::from(path)) else {
+            let place = &mut self.places[site.index()];
+            place.offered_bytes += datagram.len() as u64;
+            let Some(model) = place.paths.get_mut(usize::from(path)) else {
                 // There is no such way out.
                 self.out.give_back(datagram);
                 continue;

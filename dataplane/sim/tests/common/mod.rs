@@ -3,18 +3,13 @@
 use std::time::Duration;
 
 use shardgate_core::time::Time;
-use shardgate_sim::gateway::{Gateway, Output, PlainConfig, PlainGateway, SentBytes};
+use shardgate_sim::gateway::{Gateway, Output, SentBytes};
 use shardgate_sim::path::PathProfile;
 use shardgate_sim::world::World;
 
 /// A point in virtual time.
 pub fn at(seconds: f64) -> Time {
     Time::ZERO + Duration::from_secs_f64(seconds)
-}
-
-/// A plain tunnel's two ends.
-pub fn plain() -> [Box<dyn Gateway>; 2] {
-    [(); 2].map(|()| Box::new(PlainGateway::new(PlainConfig::default())) as Box<dyn Gateway>)
 }
 
 /// A world over one path.
