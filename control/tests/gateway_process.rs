@@ -5,7 +5,7 @@ mod schema;
 
 use std::fs;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,10 +18,73 @@ struct Gateway {
     child: Child,
 }
 
+/// What differs between the gateways of these tests.
+struct Site<'a> {
+    name: &'a str,
+    /// Device arguments.
+    lan: &'a str,
+    wan: &'a str,
+    /// Last bytes of the own address and of the peer's.
+    hosts: (u8, u8),
+    own_key: &'a str,
+    peer_key: &'a str,
+}
+
 impl Gateway {
+    /// A gateway that nobody is joined to.
     fn start(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("shardgate-{name}-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
+        let folder = folder(name);
+        Self::start_in(
+            folder,
+            &Site {
+                name,
+                lan: "net_ring0",
+                wan: "net_ring1",
+                hosts: (1, 2),
+                own_key: "own.key",
+                peer_key: "peer.key",
+            },
+        )
+    }
+
+    /// Two gateways over shared memory. One's LAN says the same frame for ever, the other's says
+    /// whatever it is told.
+    fn pair(name: &str) -> [Self; 2] {
+        let (first, second) = (folder(&format!("{name}-a")), folder(&format!("{name}-b")));
+        let socket = first.join("memif.sock");
+        let frames = first.join("frames.pcap");
+        fs::write(&frames, capture(&[0x5a; 200])).unwrap();
+        let wan = |role| {
+            let socket = socket.display();
+            format!("net_memif0,role={role},socket={socket},socket-abstract=no")
+        };
+        let lan = format!("net_pcap0,rx_pcap={},infinite_rx=1", frames.display());
+        let keys = ["a.key", "b.key"];
+        let a = Site {
+            name: "a",
+            lan: &lan,
+            wan: &wan("server"),
+            hosts: (1, 2),
+            own_key: keys[0],
+            peer_key: keys[1],
+        };
+        let b = Site {
+            name: "b",
+            lan: "net_ring0",
+            wan: &wan("client"),
+            hosts: (2, 1),
+            own_key: keys[1],
+            peer_key: keys[0],
+        };
+        let a = Self::start_in(first, &a);
+        for key in keys {
+            fs::copy(a.folder.join(key), second.join(key)).unwrap();
+        }
+        [a, Self::start_in(second, &b)]
+    }
+
+    /// Makes the keys that are not there yet, and starts a gateway.
+    fn start_in(folder: PathBuf, site: &Site<'_>) -> Self {
         let run = |args: &[&str]| {
             let output = Command::new(env!("CARGO_BIN_EXE_shardgate"))
                 .args(args)
@@ -31,42 +94,13 @@ impl Gateway {
             assert!(output.status.success(), "{output:?}");
             String::from_utf8(output.stdout).unwrap()
         };
-        run(&["keygen", "--out", "own.key"]);
-        run(&["keygen", "--out", "peer.key"]);
-        let peer = run(&["pubkey", "peer.key"]);
-        let config = format!(
-            "\
-[node]
-name = \"{name}\"
-private_key_file = \"own.key\"
-[dpdk]
-hugepages = \"off\"
-[pipeline]
-crypto = \"inline\"
-[[port]]
-name = \"lan0\"
-device = \"net_ring0\"
-role = \"lan\"
-[[port]]
-name = \"wan0\"
-device = \"net_ring1\"
-role = \"wan\"
-address = \"192.0.2.1/24\"
-[[peer]]
-name = \"peer\"
-public_key = \"{}\"
-[[peer.path]]
-port = \"wan0\"
-remote = \"192.0.2.2:4600\"
-[tunnel]
-held_frames_max = 64
-reassembly_memory_mb = 1
-[stats]
-listen = \"unix:{}/stats.sock\"
-",
-            peer.trim(),
-            folder.display()
-        );
+        for key in [site.own_key, site.peer_key] {
+            if !folder.join(key).exists() {
+                run(&["keygen", "--out", key]);
+            }
+        }
+        let public_key = run(&["pubkey", site.peer_key]);
+        let config = config(site, public_key.trim(), &folder);
         fs::write(folder.join("gateway.toml"), config).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_shardgate"))
             .args(["run", "--config", "gateway.toml"])
@@ -147,6 +181,72 @@ impl Drop for Gateway {
     }
 }
 
+fn folder(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("shardgate-{name}-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+fn config(site: &Site<'_>, public_key: &str, folder: &Path) -> String {
+    let Site {
+        name,
+        lan,
+        wan,
+        hosts: (own, peer),
+        own_key,
+        ..
+    } = site;
+    format!(
+        "\
+[node]
+name = \"{name}\"
+private_key_file = \"{own_key}\"
+[dpdk]
+hugepages = \"off\"
+[pipeline]
+crypto = \"inline\"
+[[port]]
+name = \"lan0\"
+device = \"{lan}\"
+role = \"lan\"
+[[port]]
+name = \"wan0\"
+device = \"{wan}\"
+role = \"wan\"
+address = \"198.51.100.{own}/24\"
+[[peer]]
+name = \"peer\"
+public_key = \"{public_key}\"
+[[peer.path]]
+port = \"wan0\"
+remote = \"198.51.100.{peer}:4600\"
+[tunnel]
+held_frames_max = 64
+reassembly_memory_mb = 1
+retention_mb = 1
+[stats]
+listen = \"unix:{}/stats.sock\"
+",
+        folder.display()
+    )
+}
+
+/// A capture file (pcap) of one Ethernet frame with this payload, of a type for experiments.
+fn capture(payload: &[u8]) -> Vec<u8> {
+    const MAGIC: u32 = 0xa1b2_c3d4;
+    const ETHERNET: u32 = 1;
+    let mut frame = [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0xb5].to_vec();
+    frame.extend(payload);
+    let length = frame.len() as u32;
+    let mut file = [2u16.to_ne_bytes(), 4u16.to_ne_bytes()].concat();
+    file.splice(0..0, MAGIC.to_ne_bytes());
+    for word in [0, 0, 65_535, ETHERNET, 0, 0, length, length] {
+        file.extend(word.to_ne_bytes());
+    }
+    file.extend(frame);
+    file
+}
+
 fn schema() -> Value {
     serde_json::from_str(include_str!("../stats.schema.json")).unwrap()
 }
@@ -180,6 +280,66 @@ fn a_gateway_shows_its_stats_and_ends_in_order() {
     assert!(pools.len() >= 2);
     assert!(pools.iter().all(|pool| pool["in_use"] == 0), "{pools:?}");
     assert!(!socket.exists(), "its socket stays behind");
+}
+
+/// The members of an object, by name.
+fn members(object: &Value) -> Vec<&String> {
+    let mut members: Vec<_> = object.as_object().unwrap().keys().collect();
+    members.sort();
+    members
+}
+
+#[test]
+fn gateways_with_traffic_show_what_the_schema_describes_and_nothing_else() {
+    let pair = Gateway::pair("ctl-pair");
+    let schema = schema();
+    for gateway in &pair {
+        let deadline = Instant::now() + PATIENCE;
+        let document = loop {
+            let document = gateway.document();
+            let peer = &document["peers"][0];
+            let seen = [
+                &peer["streams_in"][0]["frames"],
+                &peer["streams_out"][0]["feedback_sent"],
+                &peer["path"]["rtt_count"],
+            ];
+            if seen.iter().all(|count| count.as_u64() > Some(0)) {
+                break document;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "no traffic, or no round trip: {peer}"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        assert_eq!(schema::violation(&schema, &document), None);
+        let peer = &document["peers"][0];
+        let into = &peer["streams_in"][0];
+        for (name, object) in [
+            ("path", &peer["path"]),
+            ("stream_out", &peer["streams_out"][0]),
+            ("path", &peer["streams_out"][0]["path"]),
+            ("stream_in", into),
+            ("distribution", &into["recovery"]),
+        ] {
+            let described = &schema["$defs"][name]["properties"];
+            assert_eq!(members(object), members(described), "{name}");
+            let required = schema["$defs"][name]["required"].as_array().unwrap();
+            assert_eq!(required.len(), members(described).len(), "{name}");
+            for (member, described) in described.as_object().unwrap() {
+                let words = described["description"].as_str().unwrap_or_default();
+                assert!(words.ends_with('.'), "{name}.{member} is not described");
+            }
+        }
+        assert!(document["drops"]["queue_control"].is_u64());
+    }
+    for gateway in pair {
+        gateway.signal("TERM");
+        let (code, stdout, stderr) = gateway.end();
+        assert_eq!(code, Some(0), "{stderr}");
+        let last: Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!(schema::violation(&schema, &last), None);
+    }
 }
 
 #[test]
