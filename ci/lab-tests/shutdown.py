@@ -43,7 +43,7 @@ class Shutdown(LabTest):
         self.assertGreater(sent, 1000)
         # Numbered just before the peer's key was put away: they name their reason.
         unsealed = counters.dropped(report, ("seal_failed",))
-        numbered = sent + counters.figure(report, "feedback_sent")
+        numbered = counters.figure(report, "numbered")
         self.assertEqual(sum(sealed for _, sealed, _ in units) + unsealed, numbered)
 
     def test_interrupt_ends_as_orderly(self):

@@ -13,9 +13,10 @@ FIGURES = {
     "wan_rx_datagrams": "ports.wan0.rx_frames",
     "wan_tx_datagrams": "ports.wan0.tx_frames",
     "wan_rx_missed": "ports.wan0.rx_missed",
-    # What was numbered, and so sealed: shards, and messages about streams and paths.
+    # Source shards sent for the first time; and everything that was numbered, and so sealed: those,
+    # repeats, repair, and feedback.
     "shards_sent": "peers.*.streams_out.*.shards",
-    "feedback_sent": "peers.*.path.numbered",
+    "numbered": "peers.*.streams_out.*.numbered",
     "shards_received": "peers.*.streams_in.*.shards",
     # Delivery. A frame whose place in its lane was passed over is lost, unless it is recovered:
     # then it is delivered late, as a straggler.
@@ -38,20 +39,27 @@ UNITS = "units"
 # A final report says how the pools were left; a running gateway, how they are.
 POOLS = ("pools_at_exit", "pools")
 
-# Frames that died before they entered a shard.
+# Frames that died before they entered a shard. (`queue_control` also counts late repairs of losses
+# that a receiver passed on; there are none without a full queue.)
 REASONS_AT_ENTRANCE = (
     "no_session", "no_path", "no_peer", "frame_size", "not_linear", "no_buffer", "key_exhausted",
-    "ring_full",
+    "ring_full", "queue_control",
 )  # fmt: skip
 # Frames that had a place in their lane and were not delivered all the same. (`incomplete` counts
 # the remains of frames whose places were passed over, and those are counted already.)
 REASONS_AT_DELIVERY = ("tx_full",)
 
-# What the streams of a peer count once the feature behind it is built. A program without it has
-# no such counter: that is `None`, and a dash in a table.
+# What the streams of a peer count. A program without one of them is an older one: that is `None`,
+# and a dash in a table.
 OF_STREAMS = (
-    "shards_rebuilt", "shards_asked", "repeats_sent", "repair_sent", "feedback_sent",
-    "queue_signals", "repair_bytes", "repeat_bytes", "feedback_bytes",
+    # What was added to the source shards, by cause.
+    "source_bytes", "repeats_sent", "repeat_bytes", "repair_sent", "repair_bytes",
+    "tail_repair_sent", "tail_repair_bytes", "feedback_sent", "feedback_bytes", "over_budget",
+    "queue_signals", "queue_marks",
+    # What was missing, and what became of it.
+    "holes", "holes_filled", "holes_recovered", "holes_given_up", "holes_passed_on",
+    "shards_asked", "asked_needlessly", "asks_deferred", "shards_repeated", "shards_rebuilt",
+    "repairs_needless", "rebuilt_wrong",
 )  # fmt: skip
 STREAMS = ("streams_in", "streams_out")
 # What every shard costs, whatever the settings: Ethernet, IPv4, UDP, clear header, shard header,
