@@ -2,6 +2,8 @@
 //!
 //! The document may come from another version of the program: what is missing is shown as `-`.
 
+mod recovery;
+
 use serde_json::Value;
 
 /// Shows `now`; rates are against `before`.
@@ -23,6 +25,9 @@ pub fn table(now: &Value, before: Option<&Value>) -> String {
         seconds: before.and_then(|before| elapsed(now, before)),
     };
     out.push_str(&view.peers().render());
+    out.push_str(&view.paths().render());
+    out.push_str(&view.additions().render());
+    out.push_str(&view.holes().render());
     out.push_str(&view.ports().render());
     out.push_str(&view.units().render());
     out.push_str(&view.counts("drops", "/drops").render());
@@ -71,8 +76,6 @@ impl View<'_> {
             "peer",
             "state",
             "remote",
-            "rtt ms",
-            "min",
             "out Mbit/s",
             "in Mbit/s",
             "frames out",
@@ -89,21 +92,17 @@ impl View<'_> {
                 .unwrap_or(&Value::Null);
             let out = format!("/peers/{at}/streams_out");
             let into = format!("/peers/{at}/streams_in");
-            let total = |streams: &str, field: &str| {
-                sum(self.now, streams, field).map_or("-".into(), |sum| sum.to_string())
-            };
+            let total = |streams: &str, field: &str| count(sum(self.now, streams, field));
             let megabits = |streams: &str| {
                 self.rate(|document| sum(document, streams, "frame_bytes"), 8.0 / 1e6)
             };
             let skipped = sum(self.now, &into, "frames_skipped");
             let recovered = sum(self.now, &into, "frames_recovered").unwrap_or_default();
-            let lost = skipped.map_or("-".into(), |n| n.saturating_sub(recovered).to_string());
+            let lost = count(skipped.map(|n| n.saturating_sub(recovered)));
             rows.push(vec![
                 field(peer, "name"),
                 field(session, "state"),
                 field(session, "remote"),
-                milliseconds(peer.pointer("/path/rtt_smoothed_ns")),
-                milliseconds(peer.pointer("/path/rtt_min_ns")),
                 megabits(&out),
                 megabits(&into),
                 total(&out, "frames"),
@@ -218,11 +217,8 @@ fn plain(value: &Value) -> String {
     }
 }
 
-fn milliseconds(value: Option<&Value>) -> String {
-    match value.and_then(Value::as_u64) {
-        None | Some(0) => "-".into(),
-        Some(ns) => format!("{:.2}", ns as f64 / 1e6),
-    }
+fn count(value: Option<u64>) -> String {
+    value.map_or("-".into(), |value| value.to_string())
 }
 
 fn duration(seconds: f64) -> String {
@@ -290,7 +286,6 @@ mod tests {
             "handshake": {"rejected": {"mac1": 3, "replayed": 0}},
             "peers": [{
                 "name": "gw-b",
-                "path": {"rtt_smoothed_ns": 41_230_000, "rtt_min_ns": 0},
                 "streams_out": [{"frame_bytes": bytes, "frames": 7, "shards": 8}],
                 "streams_in": [
                     {"frame_bytes": bytes, "frames": 1, "shards": 2, "stragglers": 0, "frames_skipped": 2, "frames_recovered": 1},
@@ -309,8 +304,8 @@ mod tests {
         let expected = "\
 gw-a  shardgate 0.1.0  up 1 min 15 s
 
-peer  state         remote  rtt ms  min  out Mbit/s  in Mbit/s  frames out  frames in  shards out  shards in  stragglers  lost
-gw-b     up  10.9.0.2:4600   41.23    -           -          -           7          2           8          4           5     2
+peer  state         remote  out Mbit/s  in Mbit/s  frames out  frames in  shards out  shards in  stragglers  lost
+gw-b     up  10.9.0.2:4600           -          -           7          2           8          4           5     2
 
 port  role  link  rx Mbit/s  tx Mbit/s  rx frames  tx frames  missed  errors
 wan0   wan    up          -          -          4          5       0       3
