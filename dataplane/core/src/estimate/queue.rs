@@ -12,6 +12,8 @@ const LONG_BUCKET: Duration = Duration::from_secs(1);
 /// Buckets of the recent past: a report each, 1.28 s.
 const SHORT_BUCKETS: usize = 128;
 const SHORT_BUCKET: Duration = Duration::from_millis(10);
+/// Weight of a new difference in the jitter (RFC 3550, 6.4.1).
+const JITTER_WEIGHT: f64 = 1.0 / 16.0;
 /// Samples under the gradient.
 const GRADIENT_SAMPLES: usize = 20;
 /// Fewer give no line worth the name.
@@ -34,6 +36,7 @@ pub struct QueueDelay {
     unwrapped: i64,
     /// The last report's mean delay.
     mean: Option<i64>,
+    jitter_us: Option<f64>,
     base: WindowMin<LONG_BUCKETS>,
     recent: WindowMin<SHORT_BUCKETS>,
     /// Of negated means.
@@ -56,6 +59,7 @@ impl QueueDelay {
             raw: 0,
             unwrapped: 0,
             mean: None,
+            jitter_us: None,
             base: WindowMin::new(LONG_BUCKET),
             recent: WindowMin::new(SHORT_BUCKET),
             largest: WindowMin::new(LONG_BUCKET),
@@ -72,6 +76,11 @@ impl QueueDelay {
         // A mean below the minimum is a peer's mistake.
         let above = i64::from(mean_us.wrapping_sub(min_us) as i32).max(0);
         let mean = self.unwrapped.saturating_add(above);
+        if self.mean.is_some() {
+            let step = step.unsigned_abs() as f64;
+            let jitter = self.jitter_us.unwrap_or(step);
+            self.jitter_us = Some(jitter + JITTER_WEIGHT * (step - jitter));
+        }
         self.mean = Some(mean);
         self.base.note(self.unwrapped, now);
         self.recent.note(self.unwrapped, now);
@@ -86,6 +95,7 @@ impl QueueDelay {
     /// The path's length changed: forgets all delays, so that the next report is the base.
     pub fn reset_base(&mut self) {
         self.mean = None;
+        self.jitter_us = None;
         self.base.clear();
         self.recent.clear();
         self.largest.clear();
@@ -97,6 +107,19 @@ impl QueueDelay {
         self.above_base(self.mean?, now)
     }
 
+    /// The least queue delay within the last report.
+    pub fn least(&self, now: Time) -> Option<Duration> {
+        self.mean?;
+        self.above_base(self.unwrapped, now)
+    }
+
+    /// How much one report's least delay differs from the next one's, smoothed as the jitter of
+    /// RFC 3550 (6.4.1). Of a path that carries much it is small however much single packets
+    /// vary; of a thin one it is the path's jitter.
+    pub fn jitter(&self) -> Option<Duration> {
+        Some(Duration::from_micros(self.jitter_us? as u64))
+    }
+
     /// The standing queue: what no report of the last `interval` (at most 1.27 s) was below.
     pub fn standing(&self, interval: Duration, now: Time) -> Option<Duration> {
         self.above_base(self.recent.least_over(interval, now)?, now)
@@ -105,6 +128,20 @@ impl QueueDelay {
     /// The largest mean queue delay of a report of the last 10 s.
     pub fn largest(&self, now: Time) -> Option<Duration> {
         self.above_base(self.largest.least(now)?.saturating_neg(), now)
+    }
+
+    /// The base itself, in microseconds of the clocks' unknown offset: only its changes mean
+    /// something.
+    pub fn base_us(&self, now: Time) -> Option<i64> {
+        self.base.least(now)
+    }
+
+    /// How long ago the queue was last seen empty but for `rest`; to within a second, and rather
+    /// too long. After 10 s without, what is left of the queue becomes part of the base.
+    pub fn since_empty(&self, rest: Duration, now: Time) -> Option<Duration> {
+        let rest = i64::try_from(rest.as_micros()).unwrap_or(i64::MAX);
+        let limit = self.base.least(now)?.saturating_add(rest);
+        self.base.since_at_most(limit, now)
     }
 
     /// How fast the queue grows, in seconds a second: the slope of the least-squares line through
@@ -245,6 +282,41 @@ mod tests {
         assert_eq!(queue.current(at(10_020)), None);
         queue.sample(61_000, 61_000, at(10_030));
         assert_eq!(queue.largest(at(10_030)), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn tells_when_the_queue_was_last_empty_and_how_its_reports_vary() {
+        let mut queue = QueueDelay::new();
+        let one = MS(1);
+        assert_eq!(
+            (
+                queue.since_empty(one, at(0)),
+                queue.jitter(),
+                queue.base_us(at(0))
+            ),
+            (None, None, None)
+        );
+        for n in 0..600u64 {
+            // Empty at first, then a queue of 8 and 9 ms in turn.
+            let delay = if n < 100 {
+                5_000
+            } else {
+                13_000 + (n % 2) as u32 * 1_000
+            };
+            queue.sample(delay, delay + 500, at(n * 10));
+        }
+        let now = at(5_990);
+        assert_eq!(queue.since_empty(one, now), Some(MS(5_990)));
+        assert_eq!(queue.since_empty(MS(8), now), Some(MS(990)));
+        assert_eq!(queue.base_us(now), Some(5_000));
+        assert_eq!(queue.least(now), Some(MS(9)));
+        let jitter = queue.jitter().unwrap();
+        assert!(
+            (Duration::from_micros(990)..=one).contains(&jitter),
+            "{jitter:?}"
+        );
+        queue.reset_base();
+        assert_eq!((queue.least(now), queue.jitter()), (None, None));
     }
 
     #[test]

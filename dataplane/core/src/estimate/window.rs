@@ -74,6 +74,17 @@ impl<const N: usize> WindowMin<N> {
             .min()
     }
 
+    /// How long ago a value of at most `limit` was last noted, as far as the window reaches; to
+    /// within a bucket, and rather too long.
+    pub fn since_at_most(&self, limit: i64, now: Time) -> Option<Duration> {
+        let buckets = self.buckets.iter().flatten();
+        let newest = buckets
+            .filter(|bucket| bucket.least <= limit)
+            .map(|b| b.number)
+            .max()?;
+        Some(now.since(Time(newest.saturating_mul(self.width))))
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.buckets = [None; N];
