@@ -18,11 +18,19 @@ const DSCP_EF: u8 = 46;
 /// DSCP CS4 (RFC 2474); it and above are for traffic that somebody waits for.
 const DSCP_CS4: u8 = 32;
 
-/// A frame's lane, and where its TCP header is if it has one.
+/// A frame's lane, what it follows from, and where its TCP header is if it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Classified {
-    /// The lane it goes into.
+    /// The lane it goes into, by this frame alone.
     pub lane: Lane,
+    /// The lane's class.
+    pub class: Class,
+    /// Of the flow's identity: the lane of another class is
+    /// [`Lane::for_flow`] of that class and this.
+    pub hash: u64,
+    /// Whether it is a UDP datagram with its ports, so no fragment: what
+    /// [`FlowTable`](crate::flows::FlowTable) has a say in.
+    pub is_udp: bool,
     /// For a TCP segment that is no later fragment: offset of the IP header and of the TCP header.
     pub tcp: Option<TcpAt>,
 }
@@ -59,6 +67,7 @@ impl FlowHash {
 struct Flow {
     hash: FlowHash,
     class: Class,
+    is_udp: bool,
     tcp: Option<TcpAt>,
 }
 
@@ -68,6 +77,7 @@ pub fn classify(frame: &[u8]) -> Classified {
     let mut flow = Flow {
         hash: FlowHash(0x9e37_79b9_7f4a_7c15),
         class: Class::Bulk,
+        is_udp: false,
         tcp: None,
     };
     if flow.ethernet(frame).is_none() {
@@ -75,8 +85,32 @@ pub fn classify(frame: &[u8]) -> Classified {
     }
     Classified {
         lane: Lane::for_flow(flow.class, flow.hash.0),
+        class: flow.class,
+        hash: flow.hash.0,
+        is_udp: flow.is_udp,
         tcp: flow.tcp,
     }
+}
+
+/// Where a frame's IP header begins, by its EtherType behind up to two VLAN tags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum IpAt {
+    V4(usize),
+    V6(usize),
+}
+
+/// Looks through the VLAN tags. The header itself may be cut short.
+pub(crate) fn find_ip(frame: &[u8]) -> Option<IpAt> {
+    let mut at = ETHERNET_LEN;
+    for _ in 0..=VLAN_TAGS_MAX {
+        match word(frame, at - 2)? {
+            0x8100 | 0x88a8 => at += VLAN_TAG_LEN,
+            0x0800 => return Some(IpAt::V4(at)),
+            0x86dd => return Some(IpAt::V6(at)),
+            _ => return None,
+        }
+    }
+    None
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u16> {
@@ -85,16 +119,10 @@ fn word(bytes: &[u8], at: usize) -> Option<u16> {
 
 impl Flow {
     fn ethernet(&mut self, frame: &[u8]) -> Option<()> {
-        let mut at = ETHERNET_LEN;
-        for _ in 0..=VLAN_TAGS_MAX {
-            match word(frame, at - 2)? {
-                0x8100 | 0x88a8 => at += VLAN_TAG_LEN,
-                0x0800 => return self.ipv4(frame, at),
-                0x86dd => return self.ipv6(frame, at),
-                _ => return None,
-            }
+        match find_ip(frame)? {
+            IpAt::V4(at) => self.ipv4(frame, at),
+            IpAt::V6(at) => self.ipv6(frame, at),
         }
-        None
     }
 
     fn ipv4(&mut self, frame: &[u8], at: usize) -> Option<()> {
@@ -138,7 +166,8 @@ impl Flow {
         };
         self.hash
             .add(u64::from(source) << 16 | u64::from(destination));
-        if protocol == PROTOCOL_UDP && (source == PORT_DNS || destination == PORT_DNS) {
+        self.is_udp = protocol == PROTOCOL_UDP;
+        if self.is_udp && (source == PORT_DNS || destination == PORT_DNS) {
             self.class = Class::Interactive;
         }
         if protocol == PROTOCOL_TCP {
@@ -181,6 +210,19 @@ mod tests {
         assert_eq!(class(0, PROTOCOL_ICMP, (0, 0)), Class::Interactive);
         assert_eq!(class(0, PROTOCOL_UDP, (53, 40000)), Class::Interactive);
         assert_eq!(class(0, PROTOCOL_TCP, (53, 40000)), Class::Bulk);
+    }
+
+    #[test]
+    fn says_what_the_lane_follows_from() {
+        let udp = classify(&frame(&[], 0, PROTOCOL_UDP, (1, 2)));
+        assert!(udp.is_udp && udp.class == Class::Bulk);
+        assert_eq!(udp.lane, Lane::for_flow(udp.class, udp.hash));
+        let dns = classify(&frame(&[], 0, PROTOCOL_UDP, (1, PORT_DNS)));
+        assert!(dns.is_udp && dns.class == Class::Interactive && dns.hash != udp.hash);
+        assert!(!classify(&frame(&[], 0, PROTOCOL_TCP, (1, 2))).is_udp);
+        let mut fragment = frame(&[], 0, PROTOCOL_UDP, (1, 2));
+        fragment[20] = 0x20;
+        assert!(!classify(&fragment).is_udp);
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`wire`] | what stands on the wire; `wire/SPEC.md` is its specification |
-//! | [`classify`], [`lane`], [`mss`] | from a frame to its lane; clamping TCP's segment size |
+//! | [`classify`], [`flows`], [`lane`] | from a frame to its lane, and what its flow has to say in it |
+//! | [`mss`], [`ecn`] | clamping TCP's segment size; marking congestion |
 //! | [`sender`] | the packet aggregator: frames of a burst become an aggregate, that becomes n shards |
 //! | [`seal`] | the right to use a nonce, and the states of a shard as types |
 //! | [`receiver`] | the predictive buffer: replay window, placing, frames, lanes, holes |
@@ -26,8 +27,10 @@ pub mod buffer;
 pub mod classify;
 pub mod congestion;
 pub mod drop_reason;
+pub mod ecn;
 pub mod endpoint;
 pub mod estimate;
+pub mod flows;
 pub mod histogram;
 pub mod lane;
 pub mod limits;

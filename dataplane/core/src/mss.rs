@@ -47,12 +47,18 @@ pub fn clamp_mss(frame: &mut [u8], at: TcpAt, frame_max: usize) -> bool {
         }
     };
     let checksum = u16::from_be_bytes([tcp[16], tcp[17]]);
-    let mut sum = u32::from(!checksum) + u32::from(!in_sum(old)) + u32::from(in_sum(mss_max));
+    let checksum = mended_checksum(checksum, in_sum(old), in_sum(mss_max));
+    tcp[16..18].copy_from_slice(&checksum.to_be_bytes());
+    true
+}
+
+/// An Internet checksum after one word under it has changed (RFC 1624, equation 3).
+pub(crate) fn mended_checksum(checksum: u16, old: u16, new: u16) -> u16 {
+    let mut sum = u32::from(!checksum) + u32::from(!old) + u32::from(new);
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
-    tcp[16..18].copy_from_slice(&(!(sum as u16)).to_be_bytes());
-    true
+    !(sum as u16)
 }
 
 /// Offset of the MSS option's value in a TCP header.
