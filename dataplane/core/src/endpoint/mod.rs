@@ -143,8 +143,9 @@ impl<B: Buffer> Endpoint<B> {
     pub fn expect_streams(&mut self, streams: u8) {
         let (mine, endpoints) = (self.config.stream, self.config.endpoints.max(1));
         for stream in (0..streams).filter(|stream| stream % endpoints == mine) {
+            // What a peer says above the protocol's bound is not there.
             let Some(slot) = self.inbound.get_mut(usize::from(stream)) else {
-                return;
+                break;
             };
             if slot.is_none() {
                 // Streams share the bounds evenly. If the peer comes back with more of them, those

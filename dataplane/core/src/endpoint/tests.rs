@@ -408,6 +408,41 @@ fn gateways_with_different_numbers_of_lcores_report_to_each_other() {
     assert_eq!(third.drops.total() + alone.drops.total(), 0);
 }
 
+#[test]
+fn a_peer_with_more_streams_than_there_may_be_gets_reports_on_those_that_may() {
+    let mut endpoint = Endpoint::<HeapBuffer>::new(config(RECOVERY));
+    endpoint.install_key(SealBudget::new(1, ORIGIN, 1, Time::ZERO), 128);
+    endpoint.set_path(0, Some(PAYLOAD_MAX));
+    endpoint.expect_streams(u8::MAX);
+    assert_eq!(endpoint.received().count(), STREAMS_MAX);
+    let mut peer = crate::sender::StreamSender::new(3, config(RECOVERY).sender);
+    let frame = HeapBuffer::from_bytes(&[1; 100]);
+    peer.offer(frame, Lane(1)).expect("there is room");
+    let mut shards = vec![];
+    let departure = crate::sender::Departure {
+        now: Time::ZERO,
+        path: 0,
+        budget: &mut SealBudget::new(1, ORIGIN, 1, Time::ZERO),
+        credit: 1,
+        pool: &mut HeapPool::new(1, 2_048),
+    };
+    peer.close(departure, |shard| shards.push(shard));
+    let sealed = shards.remove(0).seal(&TestAead::new(1)).expect("room");
+    let (received, header) = Received::new(sealed.into_buffer()).expect("whole");
+    let opened = received.open(&TestAead::new(1)).expect("authentic");
+    let (mut sink, mut sent) = (Frames::default(), Sent::default());
+    let (mut pool, now) = (HeapPool::new(9, 2_048), Time(1_000_000_000));
+    endpoint.accept(opened, header.stream, 1, now, &mut pool, &mut sink);
+    let mut egress = Egress {
+        now: now + MS * 10,
+        pool: &mut pool,
+        outbox: &mut sent,
+    };
+    endpoint.poll(now, &mut egress, &mut sink);
+    let reported: Vec<_> = sent.0.iter().filter_map(|sent| sent.header()).collect();
+    assert_eq!(reported.iter().map(|h| h.stream).collect::<Vec<_>>(), [3]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 

@@ -66,10 +66,10 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         self.wanted.retain(|seq| is_missing(seq));
         self.wanted_before.retain(|seq| is_missing(seq));
         let written = writer.seqs(BlockType::Wanted, self.wanted.iter().copied());
-        if written == self.wanted.len() {
-            writer.seqs(BlockType::Wanted, self.wanted_before.iter().copied());
-        }
         any |= written > 0;
+        if written == self.wanted.len() {
+            any |= writer.seqs(BlockType::Wanted, self.wanted_before.iter().copied()) > 0;
+        }
         self.wanted_before = self.wanted.drain(..written).collect();
         self.stats.reports += u64::from(any);
         any

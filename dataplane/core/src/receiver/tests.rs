@@ -472,6 +472,40 @@ fn without_ordering_nothing_is_held() {
     );
 }
 
+#[test]
+fn a_message_that_only_asks_once_more_is_a_message() {
+    use crate::wire::feedback::{Block, BlockWriter, Blocks};
+    let asking = ReceiverConfig {
+        asks: true,
+        ..config()
+    };
+    let mut tunnel = Tunnel::new(asking, 1_414);
+    tunnel.receiver = PredictiveBuffer::new(asking, Fixed(Duration::ZERO));
+    let datagrams: Vec<_> = (0..5)
+        .flat_map(|n| tunnel.send(&[(frame(n, 1_400), Lane(1))]))
+        .collect();
+    let write = |tunnel: &mut Tunnel, now: Time| -> Option<Vec<u32>> {
+        let mut message = HeapBuffer::new(0, 512);
+        let mut writer = BlockWriter::new(&mut message, 512);
+        let is_sent = tunnel.receiver.write_feedback(&mut writer, now);
+        let wanted = Blocks::new(message.data()).filter_map(|block| match block {
+            Block::Wanted(seqs) => Some(seqs.iter().map(|seq| seq.0).collect::<Vec<_>>()),
+            _ => None,
+        });
+        is_sent.then(|| wanted.flatten().collect())
+    };
+    tunnel.receive(&datagrams[0], 1, ms(100));
+    tunnel.receive(&datagrams[2], 1, ms(100));
+    tunnel.poll(ms(100));
+    assert_eq!(write(&mut tunnel, ms(102)), Some(vec![1]));
+    // 3 is asked for, and comes before the request has left.
+    tunnel.receive(&datagrams[4], 1, ms(103));
+    tunnel.poll(ms(103));
+    tunnel.receive(&datagrams[3], 1, ms(103));
+    assert_eq!(write(&mut tunnel, ms(103)), Some(vec![1]));
+    assert_eq!(write(&mut tunnel, ms(103)), None);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]
 
