@@ -105,10 +105,10 @@ impl Pass {
 ///   buffer can hold once an overflow has shown it. It is never below what jitter looks like.
 /// - The base is a minimum of 10 s. Many flows may hold the queue at the target for longer, and the
 ///   base would rise with it. So the target shrinks from the fifth second without an empty queue.
-/// - A queue shorter than about 1 ms cannot be told from noise. There the bound on repair is what
+/// - A queue shorter than 1 or 2 ms cannot be told from noise. There the bound on repair is what
 ///   makes losses reach the senders.
 ///
-/// Where others hold the queue, signals only give them our share. That is seen by [`Witness`]:
+/// Where others hold the queue, signals only give them our share. That shows in what a signal costs:
 /// the queue stands and our throughput falls after a signal. Or the queue has not shrunk however
 /// long it was signalled. Then the control is *competing*: it passes on the path's own losses, those
 /// of every other round trip, so that our flows back off as plain ones would, and nothing else. It
