@@ -199,6 +199,7 @@ impl Site {
                 kept_shards_max: 512,
                 checksum: true,
                 asks: true,
+                passes_on: false,
                 rebuilt_payload_max: 1_414,
             },
             policy: Policy::Rack(Rack::default()),

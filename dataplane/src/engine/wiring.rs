@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crossbeam::channel::{Sender as MailSender, unbounded};
 use shardgate_core::drop_reason::Drops;
-use shardgate_core::endpoint::{EndpointConfig, RecoveryConfig};
+use shardgate_core::endpoint::{EndpointConfig, RecoveryConfig, RepairMode};
 use shardgate_core::limits::{SHARD_PAYLOAD_MIN, SHARDS_MAX};
 use shardgate_core::predict::HoldBounds;
 use shardgate_core::receiver::ReceiverConfig;
@@ -357,6 +357,8 @@ impl Blueprint<'_> {
                 kept_shards_max: topology.kept_shards_max,
                 checksum: tunnel.checksum,
                 asks: tunnel.retransmit,
+                passes_on: !tunnel.queue_control
+                    && (tunnel.retransmit || tunnel.repair != RepairMode::Off),
                 rebuilt_payload_max: topology.payload_max,
             },
             policy: tunnel.policy,

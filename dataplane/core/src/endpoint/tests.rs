@@ -29,6 +29,7 @@ fn config(recovery: RecoveryConfig) -> EndpointConfig {
             kept_shards_max: 4_096,
             checksum: true,
             asks: recovery.retransmit,
+            passes_on: false,
             rebuilt_payload_max: PAYLOAD_MAX,
         },
         policy: Policy::Rack(Rack::default()),

@@ -92,7 +92,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
     /// Whether a loss is to be passed on to those inside: when a full queue dropped it, and once in a
     /// round trip. A tunnel that repaired all of those would keep its senders from ever slowing down.
     fn passes_on(&self, path: u8, now: Time) -> bool {
-        if !self.config.asks && self.decoder.is_none() {
+        if !self.config.passes_on {
             return false;
         }
         let round_trip = self.outlook.round_trip;

@@ -62,6 +62,9 @@ pub struct ReceiverConfig {
     pub checksum: bool,
     /// Whether missing shards are asked for.
     pub asks: bool,
+    /// Whether a loss of a full queue is passed on to those inside, once in a round trip. Not where
+    /// the sender keeps the queue from filling, and signals itself.
+    pub passes_on: bool,
     /// Longest payload that can be rebuilt from repair shards, in bytes; 0 if none is to be.
     pub rebuilt_payload_max: usize,
 }

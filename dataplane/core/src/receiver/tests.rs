@@ -22,6 +22,7 @@ fn config() -> ReceiverConfig {
         kept_shards_max: 1_024,
         checksum: true,
         asks: false,
+        passes_on: false,
         rebuilt_payload_max: 0,
     }
 }
