@@ -91,6 +91,10 @@ pub const REPORTS_COVERED: usize = 3;
 /// Most sequence numbers in one request.
 pub const WANTED_MAX: usize = 256;
 
+/// Frames of a burst that wait until the path can take them: 120 ms at 200 Mbit/s. Beyond that the
+/// LAN's queue is not read.
+pub const BACKLOG_MAX: usize = 2_048;
+
 /// Answers that wait for room.
 pub const ANSWERS_MAX: usize = 2 * WANTED_MAX;
 

@@ -4,6 +4,7 @@
 //! | file | what |
 //! |---|---|
 //! | `outbound` | the stream that is sent: numbers, retention, repair, what reports say of it |
+//! | `pacer` | bursts leave no faster than the path can take them |
 //! | `path` | what is known of a path, and what that allows |
 //! | `plan` | how much standing repair, by what is known |
 //! | `feedback` | messages in and out: reports, requests, probes |
@@ -16,6 +17,7 @@
 mod feedback;
 mod interim;
 mod outbound;
+mod pacer;
 mod path;
 mod plan;
 

@@ -7,6 +7,7 @@ use arrayvec::ArrayVec;
 use shardgate_erasure::Coder;
 
 use super::interim::mark_ce;
+use super::pacer::Pacer;
 use super::path::{BadReport, Path, PathView};
 use super::plan::{self, RepairMode};
 use super::{Egress, EndpointConfig, Outbox};
@@ -14,7 +15,7 @@ use crate::buffer::{Buffer, BufferPool};
 use crate::congestion::Addition;
 use crate::drop_reason::DropReason;
 use crate::lane::{Class, Lane};
-use crate::limits::{ANSWERS_MAX, ASK_DEFAULT, NOT_SENT_MAX, SHARDS_MAX};
+use crate::limits::{ANSWERS_MAX, ASK_DEFAULT, BACKLOG_MAX, NOT_SENT_MAX, SHARDS_MAX};
 use crate::predict::RoundTrip;
 use crate::repair::{Encoder, EncoderStats, RepairPlan, Symbol, combine};
 use crate::seal::{SealBudget, Unsealed};
@@ -83,6 +84,10 @@ pub struct OutboundStats {
     pub signals_marked: u64,
     /// Frames let go as a signal.
     pub signals_dropped: u64,
+    /// Frames that waited for the pacer.
+    pub paced: u64,
+    /// Of those: dropped because they never fitted an aggregate.
+    pub backlog_dropped: u64,
     /// Changes of the repair plan.
     pub plan_changes: u64,
     /// Source shards per repair shard in the plan; 0 without.
@@ -123,6 +128,9 @@ pub(super) struct Outbound<B> {
     planned_at: Time,
     symbols: ArrayVec<Symbol<B>, SHARDS_MAX>,
     answers: VecDeque<Seq>,
+    pacer: Pacer,
+    /// Bulk frames of a burst that the path cannot take yet, with their lanes.
+    backlog: VecDeque<(B, Lane)>,
     last_source: Time,
     tail_probes: u32,
     /// What the peer is to be told: how far the stream goes, and what never left.
@@ -156,6 +164,8 @@ impl<B: Buffer> Outbound<B> {
             planned_at: Time::ZERO,
             symbols: ArrayVec::new(),
             answers: VecDeque::with_capacity(ANSWERS_MAX),
+            pacer: Pacer::default(),
+            backlog: VecDeque::with_capacity(BACKLOG_MAX),
             last_source: Time::ZERO,
             tail_probes: TAIL_PROBES,
             extent_due: false,
@@ -213,7 +223,49 @@ impl<B: Buffer> Outbound<B> {
             }
             self.stats.signals_marked += 1;
         }
+        let is_bulk = lane.class() == Class::Bulk;
+        if is_bulk && !(self.backlog.is_empty() && self.pacer.permits(now)) {
+            if self.backlog.len() >= BACKLOG_MAX {
+                return Err(Refused::Full(frame));
+            }
+            self.stats.paced += 1;
+            self.backlog.push_back((frame, lane));
+            return Ok(());
+        }
         self.stream.offer(frame, lane)
+    }
+
+    /// Sends what waits for the pacer, as far as it permits.
+    fn send_backlog<P: BufferPool<Buffer = B>>(
+        &mut self,
+        budget: &mut SealBudget,
+        egress: &mut Egress<'_, P, impl Outbox<B>>,
+    ) {
+        let mut any = false;
+        while self.pacer.permits(egress.now)
+            && egress.outbox.credit() > SHARDS_MAX
+            && let Some((frame, lane)) = self.backlog.pop_front()
+        {
+            any = true;
+            let mut offered = self.stream.offer(frame, lane);
+            if let Err(Refused::Full(frame)) = offered {
+                self.close(budget, egress);
+                offered = self.stream.offer(frame, lane);
+            }
+            match offered {
+                Ok(()) => {}
+                Err(Refused::Full(frame)) => {
+                    self.backlog.push_front((frame, lane));
+                    return;
+                }
+                Err(Refused::Dropped(..)) => self.stats.backlog_dropped += 1,
+            }
+            // An aggregate's bytes are spent when it closes; it must not outgrow what is permitted.
+            self.close(budget, egress);
+        }
+        if any {
+            self.close(budget, egress);
+        }
     }
 
     /// Cuts the open aggregate and hands its shards over, with the repair that they make due.
@@ -259,6 +311,7 @@ impl<B: Buffer> Outbound<B> {
         };
         let bytes = shard.buffer().len() + TAG_LEN;
         self.stats.source_bytes += bytes as u64;
+        self.pacer.spend(bytes);
         self.last_source = now;
         self.tail_probes = 0;
         self.retention.keep(header, payload, now);
@@ -324,6 +377,7 @@ impl<B: Buffer> Outbound<B> {
         };
         let logged = u16::try_from(bytes).unwrap_or(u16::MAX);
         path.log.sent(path_number, seq, logged, cause, egress.now);
+        self.pacer.spend(usize::from(logged));
         egress.outbox.send(unsealed);
         Some(bytes)
     }
@@ -435,6 +489,9 @@ impl<B: Buffer> Outbound<B> {
             self.replan(now);
         }
         self.answer(budget, egress);
+        if !self.backlog.is_empty() {
+            self.send_backlog(budget, egress);
+        }
         let symbols = &mut self.symbols;
         self.encoder.poll(now, |symbol| {
             let _ = symbols.try_push(symbol);
@@ -450,7 +507,8 @@ impl<B: Buffer> Outbound<B> {
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         let answers = (!self.answers.is_empty()).then_some(self.last_source);
         let tail = self.tail_at(self.last_source);
-        let timeouts = [answers, self.encoder.poll_timeout(), tail];
+        let backlog = (!self.backlog.is_empty()).then(|| self.pacer.next_at());
+        let timeouts = [answers, backlog, self.encoder.poll_timeout(), tail];
         timeouts.into_iter().flatten().min()
     }
 
@@ -556,7 +614,10 @@ impl<B: Buffer> Outbound<B> {
             }
         });
         match taken {
-            Ok(()) => stats.reports += 1,
+            Ok(()) => {
+                stats.reports += 1;
+                self.pacer.follow(path, received_at);
+            }
             Err(BadReport::TooSoon) => stats.reports_too_soon += 1,
             Err(BadReport::NeverSent) => stats.reports_refused += 1,
         }
@@ -605,7 +666,7 @@ impl<B: Buffer> Outbound<B> {
     }
 
     pub(super) fn discard(&mut self) -> usize {
-        self.stream.discard()
+        self.stream.discard() + self.backlog.drain(..).count()
     }
 
     pub(super) fn frame_max_in_shard(&self) -> usize {

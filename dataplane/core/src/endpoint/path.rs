@@ -2,9 +2,8 @@
 
 use core::time::Duration;
 
-use super::interim::QueueControl;
 use super::plan::REACTIVE_FOR;
-use crate::congestion::{TokenBucket, is_queue_full};
+use crate::congestion::{QueueControl, TokenBucket, is_queue_full};
 use crate::estimate::{DeliveryRate, LossRuns, QueueDelay, Rtt};
 use crate::predict::RoundTrip;
 use crate::sender::transmissions::{News, Transmission, Transmissions};
@@ -192,8 +191,6 @@ impl Path {
             self.bucket.set_delivery_rate(rate);
         }
         self.bucket.earn(bytes);
-        let round_trip = self.rtt.smoothed();
-        self.control.on_delay(received_at, &self.queue, round_trip);
         if lost > 0 {
             self.lost += u64::from(lost);
             self.control.on_path_loss(received_at, lost);
@@ -201,6 +198,8 @@ impl Path {
                 self.lost_at = Some(received_at);
             }
         }
+        let round_trip = self.rtt.smoothed();
+        self.control.on_delay(received_at, &self.queue, round_trip);
         Ok(())
     }
 

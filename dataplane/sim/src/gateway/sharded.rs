@@ -83,6 +83,7 @@ impl ShardedConfig {
                 kept_shards_max: HELD_FRAMES,
                 checksum: true,
                 asks: true,
+                passes_on: false,
                 rebuilt_payload_max: payload_max,
             },
             policy: Policy::Rack(Rack::default()),
