@@ -1,5 +1,7 @@
 //! From an Ethernet frame to its lane, by addresses, protocol, ports and DSCP.
 
+use core::ops::Range;
+
 use crate::lane::{Class, Lane};
 
 const ETHERNET_LEN: usize = 14;
@@ -11,6 +13,9 @@ const PROTOCOL_ICMP: u8 = 1;
 const PROTOCOL_TCP: u8 = 6;
 const PROTOCOL_UDP: u8 = 17;
 const PROTOCOL_ICMPV6: u8 = 58;
+/// FIN, SYN, RST and ACK; of these a pure acknowledgement has the last alone.
+const TCP_FLAGS: u8 = 0x17;
+const TCP_ACK: u8 = 0x10;
 const PORT_DNS: u16 = 53;
 
 /// DSCP EF (RFC 3246).
@@ -132,7 +137,8 @@ impl Flow {
         self.dscp(header[1] >> 2);
         let is_fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff != 0;
         if !is_fragment && header_len >= 20 {
-            self.transport(frame, at, at + header_len, header[9], true);
+            let end = at + usize::from(u16::from_be_bytes([header[2], header[3]]));
+            self.transport(frame, at..end, at + header_len, header[9], true);
         } else {
             self.hash.add(u64::from(header[9]));
         }
@@ -143,7 +149,8 @@ impl Flow {
         let header = frame.get(at..)?.first_chunk::<40>()?;
         self.hash.add_bytes(&header[8..40]);
         self.dscp((u16::from_be_bytes([header[0], header[1]]) >> 6 & 0x3f) as u8);
-        self.transport(frame, at, at + 40, header[6], false);
+        let end = at + 40 + usize::from(u16::from_be_bytes([header[4], header[5]]));
+        self.transport(frame, at..end, at + 40, header[6], false);
         Some(())
     }
 
@@ -153,7 +160,14 @@ impl Flow {
         }
     }
 
-    fn transport(&mut self, frame: &[u8], ip: usize, at: usize, protocol: u8, is_ipv4: bool) {
+    fn transport(
+        &mut self,
+        frame: &[u8],
+        ip: Range<usize>,
+        at: usize,
+        protocol: u8,
+        is_ipv4: bool,
+    ) {
         self.hash.add(u64::from(protocol));
         if matches!(protocol, PROTOCOL_ICMP | PROTOCOL_ICMPV6) {
             self.class = Class::Interactive;
@@ -171,13 +185,29 @@ impl Flow {
             self.class = Class::Interactive;
         }
         if protocol == PROTOCOL_TCP {
+            if is_pure_ack(frame, at, ip.end) {
+                self.class = Class::Interactive;
+            }
             self.tcp = Some(TcpAt {
-                ip,
+                ip: ip.start,
                 tcp: at,
                 is_ipv4,
             });
         }
     }
+}
+
+/// Whether a TCP segment, from `at` to the IP packet's `end`, does nothing but acknowledge.
+///
+/// Acknowledgements are cumulative: one that is missing says nothing that the next does not. Held in
+/// order behind a hole they would add a round trip to the one that their sender measures, so they
+/// do not share the lane of the data of their flow.
+fn is_pure_ack(frame: &[u8], at: usize, end: usize) -> bool {
+    let (Some(offset), Some(flags)) = (frame.get(at + 12), frame.get(at + 13)) else {
+        return false;
+    };
+    let header_len = usize::from(offset >> 4) * 4;
+    flags & TCP_FLAGS == TCP_ACK && at + header_len == end
 }
 
 #[cfg(test)]
@@ -223,6 +253,34 @@ mod tests {
         let mut fragment = frame(&[], 0, PROTOCOL_UDP, (1, 2));
         fragment[20] = 0x20;
         assert!(!classify(&fragment).is_udp);
+    }
+
+    #[test]
+    fn pure_acknowledgements_do_not_wait_with_data() {
+        let class = |flags: u8, offset: u8, total_len: u8| {
+            let mut frame = frame(&[], 0, PROTOCOL_TCP, (1, 2));
+            frame[17] = total_len;
+            frame.resize(80, 0);
+            frame[34 + 12] = offset << 4;
+            frame[34 + 13] = flags;
+            classify(&frame).lane.class()
+        };
+        assert_eq!(class(0x10, 5, 40), Class::Interactive);
+        assert_eq!(
+            class(0x18, 8, 52),
+            Class::Interactive,
+            "with options, and pushed"
+        );
+        assert_eq!(class(0x10, 5, 41), Class::Bulk, "data");
+        assert_eq!(class(0x12, 5, 40), Class::Bulk, "SYN");
+        assert_eq!(class(0x11, 5, 40), Class::Bulk, "FIN");
+        assert_eq!(class(0x14, 5, 40), Class::Bulk, "RST");
+        assert_eq!(class(0x00, 5, 40), Class::Bulk);
+        assert_eq!(
+            class(0x10, 4, 40),
+            Class::Bulk,
+            "a header that is too short"
+        );
     }
 
     #[test]

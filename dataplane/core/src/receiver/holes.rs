@@ -89,6 +89,13 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         }
     }
 
+    /// How long standing repair is waited for before a single missing shard is asked for: an eighth
+    /// of a round trip, so that waiting in vain costs little.
+    fn repair_wait_max(&self) -> Duration {
+        let round_trip = self.outlook.round_trip;
+        round_trip.map_or(ASK_AFTER_MIN, |rtt| rtt.smoothed / 8)
+    }
+
     /// Whether a loss is to be passed on to those inside: when a full queue dropped it, and once in a
     /// round trip. A tunnel that repaired all of those would keep its senders from ever slowing down.
     fn passes_on(&self, path: u8, now: Time) -> bool {
@@ -106,6 +113,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
 
     fn open_hole(&mut self, seq: Seq, gap: u32, path: u8, now: Time) {
         let passed_on = self.passes_on(path, now);
+        let repair_wait_max = self.repair_wait_max();
         let Some(slot) = self.slots.get_mut(seq) else {
             return;
         };
@@ -118,9 +126,11 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             path,
         };
         let ask_after = self.predictor.ask_after(&hole, &self.outlook);
-        // Repair that is on its way anyway comes sooner than any answer.
-        let repair = self.outlook.repair_within.unwrap_or_default();
-        let ask_after = ask_after.max(repair.min(ASK_DEFAULT));
+        // Repair that is on its way anyway comes sooner than any answer, unless too much is missing.
+        let ask_after = match self.outlook.repair_within {
+            Some(repair) if gap == 1 => ask_after.max(repair.min(repair_wait_max)),
+            _ => ask_after,
+        };
         let mut hold = self.config.hold_bounds.hold(ask_after, &self.outlook);
         if passed_on {
             hold = [Duration::ZERO; CLASSES];
