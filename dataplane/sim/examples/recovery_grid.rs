@@ -129,7 +129,9 @@ fn main() {
                 std::process::exit(2);
             }
         };
-        println!("{name}\n hold  repair    ask  q-c   Mbit/s  added %  thin p99 ms  thin loss %  queue ms");
+        println!(
+            "{name}\n hold  repair    ask  q-c   Mbit/s  added %  thin p99 ms  thin loss %  queue ms"
+        );
         let mut settings = grid();
         if is_short {
             settings.drain(..settings.len() - 2);
@@ -141,7 +143,9 @@ fn main() {
                     .iter()
                     .map(|setting| scope.spawn(|| (setting.name(), measure(&path, setting))))
                     .collect();
-                let done = running.into_iter().map(|thread| thread.join().expect("no panic"));
+                let done = running
+                    .into_iter()
+                    .map(|thread| thread.join().expect("no panic"));
                 done.collect()
             });
             for (name, outcome) in rows {

@@ -141,6 +141,8 @@ counters! {
         /// Frames marked, or let go, because the path's queue stands.
         queue_signals,
         queue_marks,
+        /// Frames of bursts that waited until the path could take them.
+        frames_paced,
         /// The repair that stands now: one shard for `plan_every` over `plan_window`; 0 without.
         plan_every,
         plan_window,
@@ -186,6 +188,7 @@ impl StreamOut {
             not_sent: added.not_sent,
             queue_signals: added.signals_dropped + added.signals_marked,
             queue_marks: added.signals_marked,
+            frames_paced: added.paced,
             plan_every: added.plan_every,
             plan_window: added.plan_window,
             plan_changes: added.plan_changes,

@@ -4,7 +4,9 @@
 use std::fmt;
 
 use serde::Serialize;
-use shardgate_core::limits::{AGGREGATE_FRAMES_MAX, HEADROOM, SHARDS_MAX, STREAMS_MAX};
+use shardgate_core::limits::{
+    AGGREGATE_FRAMES_MAX, BACKLOG_MAX, HEADROOM, SHARDS_MAX, STREAMS_MAX,
+};
 use shardgate_core::repair::OPEN_MAX;
 use shardgate_core::wire::OVERHEAD_IPV4;
 use shardgate_dpdk::BURST;
@@ -255,6 +257,7 @@ impl Topology {
                     tx_rings.clone(),
                     seal_rings.clone(),
                     line("waiting for units", peers * rx * BLOCKED),
+                    line("bursts that are paced", peers * rx * BACKLOG_MAX),
                     held.clone(),
                     in_hand.clone(),
                     caches.clone(),

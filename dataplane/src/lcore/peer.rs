@@ -224,10 +224,11 @@ impl PeerStage {
             {
                 around.counters.mss_clamped += 1;
             }
-            let mut offered = self.endpoint.offer(frame, classified.lane, around.now);
+            let lane = self.endpoint.lane_of(&classified, frame.len(), around.now);
+            let mut offered = self.endpoint.offer(frame, lane, around.now);
             if let Err(Refused::Full(frame)) = offered {
                 self.close(around);
-                offered = self.endpoint.offer(frame, classified.lane, around.now);
+                offered = self.endpoint.offer(frame, lane, around.now);
             }
             match offered {
                 Ok(()) => {}

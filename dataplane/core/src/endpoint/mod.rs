@@ -15,7 +15,6 @@
 //! everything that leaves goes through an [`Egress`].
 
 mod feedback;
-mod interim;
 mod outbound;
 mod pacer;
 mod path;
@@ -30,7 +29,9 @@ pub use self::outbound::{OutboundStats, RecoveryConfig};
 pub use self::path::PathView;
 pub use self::plan::RepairMode;
 use crate::buffer::{Buffer, BufferPool};
+use crate::classify::Classified;
 use crate::drop_reason::{DropReason, Drops};
+use crate::flows::FlowTable;
 use crate::lane::Lane;
 use crate::limits::STREAMS_MAX;
 use crate::predict::{Policy, RoundTrip};
@@ -99,6 +100,7 @@ pub struct Told {
 pub struct Endpoint<B> {
     config: EndpointConfig,
     budget: Option<SealBudget>,
+    flows: FlowTable,
     outbound: Outbound<B>,
     inbound: [Option<Box<PredictiveBuffer<B, Policy>>>; STREAMS_MAX],
     messages: Messages,
@@ -115,6 +117,7 @@ impl<B: Buffer> Endpoint<B> {
         Self {
             config,
             budget: None,
+            flows: FlowTable::new(),
             outbound: Outbound::new(&config),
             inbound: [const { None }; STREAMS_MAX],
             messages: Messages::new(config.stream, config.endpoints, config.paths),
@@ -179,6 +182,19 @@ impl<B: Buffer> Endpoint<B> {
     /// Whether there is an open path.
     pub fn has_path(&self) -> bool {
         self.outbound.has_path()
+    }
+
+    /// The lane of a frame of `len` bytes: by what it is, and for UDP by how its flow behaves. To be
+    /// asked once a frame.
+    #[inline]
+    pub fn lane_of(&mut self, classified: &Classified, len: usize, now: Time) -> Lane {
+        let Classified {
+            hash,
+            class,
+            is_udp,
+            ..
+        } = *classified;
+        Lane::for_flow(self.flows.class_of(hash, class, is_udp, len, now), hash)
     }
 
     /// Adds a frame to the open aggregate.

@@ -6,7 +6,6 @@ use std::collections::VecDeque;
 use arrayvec::ArrayVec;
 use shardgate_erasure::Coder;
 
-use super::interim::mark_ce;
 use super::pacer::Pacer;
 use super::path::{BadReport, Path, PathView};
 use super::plan::{self, RepairMode};
@@ -14,6 +13,7 @@ use super::{Egress, EndpointConfig, Outbox};
 use crate::buffer::{Buffer, BufferPool};
 use crate::congestion::Addition;
 use crate::drop_reason::DropReason;
+use crate::ecn::mark_ce;
 use crate::lane::{Class, Lane};
 use crate::limits::{ANSWERS_MAX, ASK_DEFAULT, BACKLOG_MAX, NOT_SENT_MAX, SHARDS_MAX};
 use crate::predict::RoundTrip;

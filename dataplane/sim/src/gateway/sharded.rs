@@ -226,13 +226,17 @@ impl Gateway for ShardedGateway {
             let frame_max = self.endpoint.frame_max_in_shard();
             clamp_mss(buffer.data_mut(), at, frame_max);
         }
-        let mut offered = self.endpoint.offer(buffer, classified.lane, now);
+        let lane = self.endpoint.lane_of(&classified, frame.len(), now);
+        let mut offered = self.endpoint.offer(buffer, lane, now);
         if let Err(Refused::Full(frame)) = offered {
             self.close(now);
-            offered = self.endpoint.offer(frame, classified.lane, now);
+            offered = self.endpoint.offer(frame, lane, now);
         }
-        if let Err(Refused::Dropped(_, reason)) = offered {
-            self.drops.count(reason);
+        match offered {
+            Ok(()) => {}
+            Err(Refused::Dropped(_, reason)) => self.drops.count(reason),
+            // A real gateway would leave it in the LAN port's queue; here that is full at once.
+            Err(Refused::Full(_)) => self.drops.count(DropReason::RingFull),
         }
         self.flush(out);
     }
