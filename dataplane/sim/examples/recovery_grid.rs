@@ -8,6 +8,12 @@
 //! Prints a row for each setting: goodput in Mbit/s, what was added in percent of what the stream
 //! sent, the thin flow's 99th percentile of one-way delay in ms, and the bottleneck's mean queue in ms.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "it prints its table"
+)]
+
 use std::path::Path;
 use std::time::Duration;
 
