@@ -1,0 +1,536 @@
+//! An endpoint whose peer has the right key and the worst intentions.
+
+use std::collections::HashSet;
+
+use shardgate_core::buffer::{Buffer, HeapBuffer};
+use shardgate_core::endpoint::{
+    Egress, Endpoint, EndpointConfig, Outbox, PathView, RecoveryConfig, RepairMode,
+};
+use shardgate_core::limits::{ANSWERS_MAX, STREAMS_MAX};
+use shardgate_core::predict::HoldBounds;
+use shardgate_core::receiver::{PredictiveBuffer, ReceiverConfig};
+use shardgate_core::repair::OPEN_MAX;
+use shardgate_core::seal::{SealBudget, Unsealed};
+use shardgate_core::sender::SenderConfig;
+use shardgate_core::seq::Seq;
+use shardgate_core::time::Time;
+use shardgate_core::wire::feedback::{BlockType, BlockWriter, RANGES_MAX, Range, Report};
+use shardgate_core::wire::header::{ClearHeader, Kind, TAG_LEN};
+use shardgate_core::wire::shard::{FLAG_REPAIR, FLAG_REPEAT};
+
+use crate::script::Script;
+use crate::world::{
+    Counted, Delivered, MS, ORIGIN, Pool, US, hostile_repair, hostile_source, is_sound, lane,
+    opened, receiver_config,
+};
+
+pub const PAYLOAD_MAX: usize = 1_414;
+/// Frames held or shards kept by a stream at the least, as the endpoint shares its bounds.
+const SHARE_MIN: usize = 64;
+/// What a path's budget is filled with at first.
+const BUDGET_FIRST: u64 = 64 * 1_024;
+/// Steps to come to rest, many times more than answers, probes and deadlines make.
+const STEPS_MAX: usize = 40_000;
+
+/// What leaves: counted, and no number twice.
+#[derive(Default)]
+pub struct Wire {
+    pub credit: usize,
+    pub key: u32,
+    numbers: HashSet<(u8, u8, u8, u64)>,
+    /// The last data datagrams: path and number.
+    pub data: Vec<(u8, u64)>,
+    pub datagrams: usize,
+    pub messages: usize,
+    /// Bytes of data that are no first transmission, sealed.
+    pub added: u64,
+    /// Plaintext bytes of the longest message since this was reset.
+    pub longest_message: usize,
+}
+
+impl Outbox<Counted> for Wire {
+    fn credit(&self) -> usize {
+        self.credit
+    }
+
+    fn send(&mut self, datagram: Unsealed<Counted>) {
+        self.note(&datagram);
+    }
+}
+
+impl Wire {
+    /// Checks and counts a datagram.
+    pub fn note(&mut self, datagram: &Unsealed<Counted>) {
+        let header = datagram.header().expect("it has a header");
+        assert!(self.credit > 0, "sent without credit");
+        self.credit -= 1;
+        assert_eq!(
+            header.receiver_index, self.key,
+            "numbered under another key"
+        );
+        let nonce = (
+            header.kind as u8,
+            header.stream,
+            header.path,
+            header.path_number,
+        );
+        assert!(self.numbers.insert(nonce), "a nonce twice: {nonce:?}");
+        assert!(datagram.buffer().tailroom() >= TAG_LEN);
+        self.datagrams += 1;
+        let plaintext = datagram.plaintext();
+        if header.kind == Kind::Feedback {
+            self.messages += 1;
+            self.longest_message = self.longest_message.max(plaintext.len());
+            return;
+        }
+        self.data.push((header.path, header.path_number));
+        if plaintext[0] & (FLAG_REPAIR | FLAG_REPEAT) != 0 {
+            self.added += (datagram.buffer().len() + TAG_LEN) as u64;
+        }
+    }
+}
+
+/// What an endpoint is made from, by a script.
+pub fn config(script: &mut Script<'_>) -> EndpointConfig {
+    let (receiver, policy): (ReceiverConfig, _) = receiver_config(script, PAYLOAD_MAX);
+    let (habits, every, window) = (script.u8(), script.u8(), script.u8());
+    let payload_max = [PAYLOAD_MAX, 600, 300, 256][usize::from(habits & 3)];
+    EndpointConfig {
+        stream: 0,
+        endpoints: 1,
+        paths: receiver.paths,
+        sender: SenderConfig {
+            shards_min: 1 + usize::from(habits >> 2 & 1) * 3,
+            shards_max: 64,
+            payload_max,
+            checksum: true,
+        },
+        recovery: RecoveryConfig {
+            retransmit: habits & 8 == 0,
+            repair: match habits >> 4 & 3 {
+                0 => RepairMode::Auto,
+                1 => RepairMode::Off,
+                _ => RepairMode::Fixed { every, window },
+            },
+            overhead_limit: [0.25, 0.05, 1.0, 0.0][usize::from(habits >> 6)],
+            retention_bytes: 64 * 1_024,
+            payload_max: PAYLOAD_MAX,
+            queue_control: every & 1 == 0,
+        },
+        receiver: ReceiverConfig {
+            hold_bounds: HoldBounds::new(MS * 5, None),
+            ..receiver
+        },
+        policy,
+    }
+}
+
+/// Added bytes within the budget, by the endpoint's own account: what the path may have carried at
+/// the most is what was sent.
+pub fn is_within_budget(endpoint: &Endpoint<Counted>, config: &EndpointConfig) {
+    let stats = endpoint.outbound_stats();
+    let added = stats.repeat_bytes + stats.repair_bytes + stats.tail_bytes;
+    let limit = config.recovery.overhead_limit;
+    let first = if limit > 0.0 { BUDGET_FIRST } else { 0 };
+    let earned = (stats.source_bytes + added) as f64 * limit;
+    let paths = u64::from(config.paths);
+    assert!(
+        added <= paths * (first + 1) + earned as u64,
+        "added {added}: {stats:?}"
+    );
+}
+
+/// Estimates are numbers, and in their ranges.
+fn is_plausible(view: PathView) {
+    let share = |value: f64| (0.0..=1.0).contains(&value);
+    assert!(view.loss_rate.is_none_or(share), "{view:?}");
+    assert!(
+        view.loss_burst
+            .is_none_or(|burst| burst.is_finite() && burst >= 1.0),
+        "{view:?}"
+    );
+    let frequency = |events: f64| events.is_finite() && events >= 0.0;
+    assert!(
+        view.loss_events_per_second.is_none_or(frequency),
+        "{view:?}"
+    );
+    assert!(view.queue_gradient.is_none_or(f64::is_finite), "{view:?}");
+    assert!(view.lost_late <= view.lost, "{view:?}");
+    assert_eq!(view.rtt_smoothed.is_some(), view.rtt_count > 0);
+    // A round trip longer than that is none.
+    assert!(
+        view.rtt_smoothed.is_none_or(|rtt| rtt <= MS * 30_000),
+        "{view:?}"
+    );
+}
+
+struct World {
+    endpoint: Endpoint<Counted>,
+    config: EndpointConfig,
+    wire: Wire,
+    pool: Pool,
+    delivered: Delivered,
+    path_numbers: [u64; 8],
+    tokens: Vec<u64>,
+    streams: usize,
+    generation: u32,
+    now: Time,
+}
+
+/// The script: the endpoint's habits, five bytes; then steps, a byte each and what they need.
+pub fn fuzz(input: &[u8]) {
+    let mut script = Script::new(input);
+    let config = config(&mut script);
+    let mut world = World {
+        endpoint: Endpoint::new(config),
+        config,
+        wire: Wire {
+            credit: 64,
+            ..Wire::default()
+        },
+        pool: Pool::new(10_000, 9_300),
+        delivered: Delivered::default(),
+        path_numbers: [0; 8],
+        tokens: Vec::new(),
+        streams: 1,
+        generation: 1,
+        now: Time(1_000_000_000),
+    };
+    world.install_key(128);
+    world.endpoint.expect_streams(1);
+    world.endpoint.set_path(0, Some(config.sender.payload_max));
+    while !script.is_over() {
+        world.step(&mut script);
+        world.check();
+    }
+    world.rest();
+}
+
+impl World {
+    fn step(&mut self, script: &mut Script<'_>) {
+        match script.below(18) {
+            0 => {
+                let (len, to) = (usize::from(script.u16() % 2_000), lane(script.u8()));
+                let frame = self.pool.holding(&vec![7; len]);
+                // Too long, too short, or one too many: it comes back.
+                let _ = self.endpoint.offer(frame, to, self.now);
+            }
+            1 => self.with_egress(|endpoint, egress, _| {
+                endpoint.close(egress);
+            }),
+            2 => self.poll(),
+            3 => self.now += US * script.u16().into(),
+            4 => self.now += MS * script.u16().into(),
+            5 | 6 => self.feedback(script),
+            7 => {
+                let shard = hostile_source(script, Seq(1_000));
+                self.data(script, &shard);
+            }
+            8 => {
+                let shard = hostile_repair(script, Seq(1_000));
+                self.data(script, &shard);
+            }
+            9 => self.install_key(script.u16()),
+            10 => self.endpoint.retire_key(),
+            11 => {
+                let payload_max = 64 + usize::from(script.u16()) % (PAYLOAD_MAX - 63);
+                let path = script.u8();
+                let open = path & 0x80 == 0;
+                self.endpoint
+                    .set_path(path & 7, open.then_some(payload_max));
+            }
+            12 => {
+                // Each costs megabytes: all of them only rarely.
+                let streams = match script.u8() {
+                    255 => STREAMS_MAX as u8 + 1,
+                    few => few % 4,
+                };
+                self.streams = self.streams.max(usize::from(streams).min(STREAMS_MAX));
+                self.endpoint.expect_streams(streams);
+            }
+            13 => {
+                let back = usize::from(script.u8());
+                if let Some(&(path, number)) = self.wire.data.iter().rev().nth(back) {
+                    self.endpoint.not_sent(path, number);
+                }
+            }
+            14 => {
+                let (path, token) = (script.below(8), u64::from(script.u16()));
+                let mut is_sent = false;
+                self.with_egress(|endpoint, egress, _| {
+                    is_sent = endpoint.probe(path, token, egress);
+                });
+                if is_sent {
+                    self.tokens.push(token);
+                }
+            }
+            15 => {
+                let path = script.below(8);
+                self.with_egress(|endpoint, egress, _| endpoint.say_close(path, egress));
+            }
+            16 => match script.below(4) {
+                0 => self.endpoint.drain(&mut self.delivered),
+                1 => {
+                    self.endpoint.discard();
+                }
+                2 => self.generation += 1,
+                _ => self.path_numbers = [0; 8],
+            },
+            _ => {
+                self.wire.credit = usize::from(script.u8());
+                self.pool.max = 50 + usize::from(script.u8()) * 50;
+            }
+        }
+    }
+
+    fn install_key(&mut self, window: u16) {
+        self.wire.key += 1;
+        let budget = SealBudget::new(self.wire.key, ORIGIN, 1, self.now);
+        self.endpoint.install_key(budget, window);
+    }
+
+    fn with_egress(
+        &mut self,
+        call: impl FnOnce(&mut Endpoint<Counted>, &mut Egress<'_, Pool, Wire>, &mut Delivered),
+    ) {
+        let mut egress = Egress {
+            now: self.now,
+            pool: &mut self.pool,
+            outbox: &mut self.wire,
+        };
+        call(&mut self.endpoint, &mut egress, &mut self.delivered);
+    }
+
+    /// A poll sends at most a message for each stream, and one about its own.
+    fn poll(&mut self) {
+        let (before, now) = (self.wire.messages, self.now);
+        self.with_egress(|endpoint, egress, sink| endpoint.poll(now, egress, sink));
+        assert!(self.wire.messages - before <= self.streams + 1);
+    }
+
+    /// The header of what comes: on some path, with the next number or not.
+    fn header(&mut self, script: &mut Script<'_>, kind: Kind) -> ClearHeader {
+        let place = script.u8();
+        let number = &mut self.path_numbers[usize::from(place & 3)];
+        *number = match place >> 5 {
+            7 => number.saturating_add(1 << 33),
+            6 => number.saturating_sub(1),
+            more => number.saturating_add(1 + u64::from(more) * 3),
+        };
+        ClearHeader {
+            kind,
+            stream: place >> 2 & 7,
+            path: place & 3,
+            receiver_index: 9,
+            path_number: *number,
+        }
+    }
+
+    fn data(&mut self, script: &mut Script<'_>, plaintext: &[u8]) {
+        let header = self.header(script, Kind::Data);
+        let (generation, earlier) = (self.generation - u32::from(script.u8() == 255), script.u8());
+        let Some(shard) = opened(&self.pool, header, plaintext) else {
+            return;
+        };
+        let at = self.now - US * u32::from(earlier) * 10;
+        let (stream, pool, sink) = (header.stream, &mut self.pool, &mut self.delivered);
+        self.endpoint
+            .accept(shard, stream, generation, at, pool, sink);
+    }
+
+    fn feedback(&mut self, script: &mut Script<'_>) {
+        let header = self.header(script, Kind::Feedback);
+        let mut message = HeapBuffer::new(0, 2_000);
+        while !script.is_over() {
+            if !self.block(script, &mut message) {
+                break;
+            }
+        }
+        let Some(message) = opened(&self.pool, header, message.data()) else {
+            return;
+        };
+        let cause = message.plaintext().len();
+        let at = self.now - US * u32::from(script.u8()) * 10;
+        let (messages, data, generation) =
+            (self.wire.messages, self.wire.data.len(), self.generation);
+        self.wire.longest_message = 0;
+        self.with_egress(|endpoint, egress, sink| {
+            endpoint.accept_feedback(&message, generation, at, egress, sink);
+        });
+        assert!(
+            self.wire.messages - messages <= 1,
+            "one answer to a message"
+        );
+        // Its echo has four bytes more than the challenge, and that is all.
+        assert!(self.wire.longest_message <= cause + 4);
+        assert!(self.wire.data.len() - data <= 2 * ANSWERS_MAX);
+    }
+
+    /// One block of a message; false after the last.
+    fn block(&mut self, script: &mut Script<'_>, message: &mut HeapBuffer) -> bool {
+        let newest = Seq(self.endpoint.sender_stats().shards as u32).minus(1);
+        let mut writer = BlockWriter::new(message, 1_900);
+        let seqs = |script: &mut Script<'_>| -> Vec<Seq> {
+            let (count, first) = (script.u8(), newest.minus(script.step()));
+            let stride = u32::from(script.below(4));
+            (0..u32::from(count))
+                .map(|n| first.plus(n * stride))
+                .collect()
+        };
+        match script.below(10) {
+            0 => return false,
+            1 | 2 => self.report(script, message),
+            3 => {
+                writer.seqs(BlockType::Wanted, seqs(script).into_iter());
+            }
+            4 => {
+                writer.seqs(BlockType::NotSent, seqs(script).into_iter());
+            }
+            5 => {
+                writer.challenge(script.u64(), script.u32());
+            }
+            6 => {
+                let back = usize::from(script.u8());
+                let known = self.tokens.iter().rev().nth(back).copied();
+                let token = known.unwrap_or_else(|| script.u64());
+                writer.echo(token, script.u32(), script.u32());
+            }
+            7 => {
+                let highest = Seq(1_000).plus(script.step());
+                writer.extent(highest, highest.plus(script.step()));
+            }
+            8 => {
+                writer.close();
+            }
+            _ => {
+                // A type that is unknown, or a known one with a body that is not its own.
+                let (kind, len) = (script.u8(), script.u8());
+                let body = script.bytes(usize::from(len));
+                if let Some(room) = message.append(4 + body.len()) {
+                    let (head, rest) = room.split_at_mut(4);
+                    head.copy_from_slice(&[kind, 0, 0, len]);
+                    rest.copy_from_slice(body);
+                }
+            }
+        }
+        true
+    }
+
+    /// A report that may be true, or cannot be.
+    fn report(&self, script: &mut Script<'_>, message: &mut HeapBuffer) {
+        let (place, style) = (script.u8(), script.u8());
+        let path = place & 7;
+        let on_path = self.wire.data.iter().rev().find(|(on, _)| *on == path);
+        let largest = match style & 3 {
+            0 => on_path.map_or(0, |&(_, number)| number),
+            1 => on_path.map_or(0, |&(_, number)| number.saturating_sub(script.u8().into())),
+            2 => on_path.map_or(0, |&(_, number)| number.wrapping_add(script.u8().into())),
+            _ => script.u64(),
+        };
+        let sent_at_us = self.now.as_wire_us();
+        let report = Report {
+            path,
+            largest,
+            received: if style & 4 == 0 {
+                largest
+            } else {
+                script.u64()
+            },
+            received_bytes: if style & 8 == 0 {
+                largest
+            } else {
+                script.u64()
+            },
+            rebuilt: script.u8().into(),
+            late: script.u8().into(),
+            delay_min_us: if style & 16 == 0 {
+                script.u16().into()
+            } else {
+                script.u32()
+            },
+            delay_mean_us: if style & 32 == 0 {
+                script.u16().into()
+            } else {
+                script.u32()
+            },
+            ce_marks: script.u8().into(),
+            echo_sent_at_us: match style >> 6 {
+                0 | 1 => sent_at_us.wrapping_sub(script.u16().into()),
+                2 => sent_at_us.wrapping_add(script.u16().into()),
+                _ => script.u32(),
+            },
+            echo_held_us: script.u16().into(),
+        };
+        let count = usize::from(place >> 3);
+        let ranges: Vec<Range> = (0..count.min(RANGES_MAX))
+            .map(|_| {
+                let (gap, len) = (script.u8(), script.u8());
+                let stretch = |value: u8| match value {
+                    255 => u16::MAX,
+                    value => value.into(),
+                };
+                Range {
+                    gap: stretch(gap),
+                    len: stretch(len),
+                }
+            })
+            .collect();
+        BlockWriter::new(message, 1_900).report(&report, &ranges);
+    }
+
+    fn check(&self) {
+        let mut keeps = self.endpoint.waiting();
+        let (mut held, mut kept) = (0, 0);
+        for (_, buffer) in self.endpoint.received() {
+            is_sound(buffer, SHARE_MIN, SHARE_MIN, None);
+            held += buffer.held();
+            kept += buffer.kept();
+        }
+        keeps += held + kept;
+        assert!(self.endpoint.received().count() <= self.streams);
+        // Open repair windows have a buffer each.
+        let spare = self
+            .pool
+            .alive()
+            .checked_sub(keeps)
+            .expect("what is held is alive");
+        assert!(spare <= OPEN_MAX, "{spare} buffers too many");
+        is_within_budget(&self.endpoint, &self.config);
+        let stats = self.endpoint.outbound_stats();
+        let added = stats.repeat_bytes + stats.repair_bytes + stats.tail_bytes;
+        assert_eq!(self.wire.added, added, "what is added is accounted for");
+        let (data, feedback) = self.endpoint.numbered();
+        assert!(self.wire.datagrams as u64 <= data + feedback);
+        for path in 0..self.config.paths {
+            is_plausible(self.endpoint.path_view(path, self.now));
+        }
+    }
+
+    /// The peer falls silent: the endpoint comes to rest, and says so.
+    fn rest(mut self) {
+        self.install_key(128);
+        self.pool.max = 20_000;
+        self.endpoint
+            .set_path(0, Some(self.config.sender.payload_max));
+        for _ in 0..STEPS_MAX {
+            self.wire.credit = 64;
+            self.poll();
+            self.check();
+            let Some(next) = self.endpoint.poll_timeout() else {
+                let sum = |of: fn(&PredictiveBuffer<_, _>) -> usize| {
+                    let streams = self.endpoint.received();
+                    streams.map(|(_, buffer)| of(buffer)).sum::<usize>()
+                };
+                assert_eq!(sum(PredictiveBuffer::held), 0);
+                assert_eq!(sum(PredictiveBuffer::kept), 0);
+                return;
+            };
+            self.now = self.now.max(next) + US * 100;
+        }
+        panic!(
+            "it does not come to rest: {:?} at {:?}",
+            self.endpoint.poll_timeout(),
+            self.now
+        );
+    }
+}
