@@ -296,6 +296,7 @@ pub fn receiver_config(script: &mut Script<'_>, payload_max: usize) -> (Receiver
         kept_shards_max: [64, 8, 2, 1][usize::from(bounds >> 2 & 3)],
         checksum: habits & 2 == 0,
         asks: habits & 4 == 0,
+        passes_on: bounds & 16 == 0,
         rebuilt_payload_max: if habits & 8 == 0 { payload_max } else { 0 },
     };
     let policy = if habits & 32 == 0 {
