@@ -230,9 +230,12 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             return;
         }
         if self.wanted.is_full() || self.needless < NEEDLESS_PER_SHARD {
-            self.stats.asks_deferred += 1;
-            self.agenda
-                .add(now + ASK_DEFAULT, seq, Deadline::Ask(round));
+            // As long as anything waits for it: a stream that is silent earns no more requests.
+            if hole.release_at.iter().any(|&at| now < at) {
+                self.stats.asks_deferred += 1;
+                self.agenda
+                    .add(now + ASK_DEFAULT, seq, Deadline::Ask(round));
+            }
             return;
         }
         hole.asks = round;
@@ -291,7 +294,8 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             };
             let from = seq;
             loop {
-                if !seq.is_before(newest) {
+                // The newest itself may be missing: the sender said how far it went.
+                if newest.is_before(seq) {
                     self.gates[class] = None;
                     break;
                 }

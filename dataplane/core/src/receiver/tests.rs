@@ -507,6 +507,64 @@ fn a_message_that_only_asks_once_more_is_a_message() {
     assert_eq!(write(&mut tunnel, ms(103)), None);
 }
 
+#[test]
+fn a_missing_tail_holds_what_comes_after_it() {
+    let mut tunnel = Tunnel::new(config(), 1_414);
+    let datagrams: Vec<_> = (0..3)
+        .flat_map(|n| tunnel.send(&[(frame(n, 1_400), Lane(1))]))
+        .collect();
+    tunnel.receive(&datagrams[0], 1, ms(0));
+    // 1 is missing, and the sender says that it was sent before anything else comes.
+    let Tunnel { receiver, out, .. } = &mut tunnel;
+    receiver.extent(Seq(1), Seq(0), 0, ms(1), out);
+    tunnel.poll(ms(2));
+    tunnel.receive(&datagrams[2], 1, ms(3));
+    tunnel.receive(&datagrams[1], 1, ms(4));
+    let delivered: Vec<_> = tunnel.out.0.iter().map(|f| number(f)).collect();
+    assert_eq!(delivered, [0, 1, 2]);
+    assert_eq!(tunnel.receiver.stats().holes_filled, 1);
+}
+
+#[test]
+fn a_missing_tail_is_given_up_in_time() {
+    let mut tunnel = Tunnel::new(config(), 1_414);
+    let datagrams: Vec<_> = (0..2)
+        .flat_map(|n| tunnel.send(&[(frame(n, 1_400), Lane(1))]))
+        .collect();
+    tunnel.receive(&datagrams[0], 1, ms(0));
+    let Tunnel { receiver, out, .. } = &mut tunnel;
+    receiver.extent(Seq(1), Seq(0), 0, ms(1), out);
+    tunnel.poll(ms(1) + HOLD);
+    assert_eq!(tunnel.receiver.stats().holes_given_up, 1);
+    tunnel.receive(&datagrams[1], 1, ms(30));
+    assert_eq!(tunnel.receiver.stats().late, 1);
+}
+
+#[test]
+fn requests_that_are_put_off_end_with_the_hold() {
+    let asking = ReceiverConfig {
+        asks: true,
+        ..config()
+    };
+    let mut tunnel = Tunnel::new(asking, 1_414);
+    tunnel.receiver = PredictiveBuffer::new(asking, Fixed(Duration::ZERO));
+    // Everything that was asked for lately came by itself.
+    tunnel.receiver.needless = 0;
+    let datagrams: Vec<_> = (0..3)
+        .flat_map(|n| tunnel.send(&[(frame(n, 1_400), Lane(1))]))
+        .collect();
+    tunnel.receive(&datagrams[0], 1, ms(0));
+    tunnel.receive(&datagrams[2], 1, ms(1));
+    let mut polls = 0;
+    while let Some(next) = tunnel.receiver.poll_timeout() {
+        polls += 1;
+        assert!(polls < 20, "it never ends");
+        tunnel.poll(next);
+    }
+    let stats = tunnel.receiver.stats();
+    assert!(stats.asks_deferred > 0 && stats.asks == 0, "{stats:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(192))]
 
