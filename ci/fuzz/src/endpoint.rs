@@ -6,7 +6,7 @@ use shardgate_core::buffer::{Buffer, HeapBuffer};
 use shardgate_core::endpoint::{
     Egress, Endpoint, EndpointConfig, Outbox, PathView, RecoveryConfig, RepairMode,
 };
-use shardgate_core::limits::{ANSWERS_MAX, STREAMS_MAX};
+use shardgate_core::limits::{ANSWERS_MAX, BACKLOG_MAX, STREAMS_MAX};
 use shardgate_core::predict::HoldBounds;
 use shardgate_core::receiver::{PredictiveBuffer, ReceiverConfig};
 use shardgate_core::repair::OPEN_MAX;
@@ -168,6 +168,8 @@ struct World {
     endpoint: Endpoint<Counted>,
     config: EndpointConfig,
     wire: Wire,
+    /// What the units have room for in each call.
+    credit: usize,
     pool: Pool,
     delivered: Delivered,
     path_numbers: [u64; 8],
@@ -184,10 +186,8 @@ pub fn fuzz(input: &[u8]) {
     let mut world = World {
         endpoint: Endpoint::new(config),
         config,
-        wire: Wire {
-            credit: 64,
-            ..Wire::default()
-        },
+        wire: Wire::default(),
+        credit: 200,
         pool: Pool::new(10_000, 9_300),
         delivered: Delivered::default(),
         path_numbers: [0; 8],
@@ -277,7 +277,7 @@ impl World {
                 _ => self.path_numbers = [0; 8],
             },
             _ => {
-                self.wire.credit = usize::from(script.u8());
+                self.credit = usize::from(script.u8());
                 self.pool.max = 50 + usize::from(script.u8()) * 50;
             }
         }
@@ -293,6 +293,7 @@ impl World {
         &mut self,
         call: impl FnOnce(&mut Endpoint<Counted>, &mut Egress<'_, Pool, Wire>, &mut Delivered),
     ) {
+        self.wire.credit = self.credit;
         let mut egress = Egress {
             now: self.now,
             pool: &mut self.pool,
@@ -488,15 +489,16 @@ impl World {
         }
         keeps += held + kept;
         assert!(self.endpoint.received().count() <= self.streams);
-        // Open repair windows have a buffer each.
-        let spare = self
-            .pool
-            .alive()
-            .checked_sub(keeps)
-            .expect("what is held is alive");
-        assert!(spare <= OPEN_MAX, "{spare} buffers too many");
-        is_within_budget(&self.endpoint, &self.config);
         let stats = self.endpoint.outbound_stats();
+        // Open repair windows have a buffer each, and what waits for the pacer is bounded.
+        let paced =
+            usize::try_from(stats.paced).map_or(BACKLOG_MAX, |paced| paced.min(BACKLOG_MAX));
+        let spare = self.pool.alive().checked_sub(keeps);
+        assert!(
+            spare.is_some_and(|spare| spare <= OPEN_MAX + paced),
+            "{spare:?} buffers beside {keeps}"
+        );
+        is_within_budget(&self.endpoint, &self.config);
         let added = stats.repeat_bytes + stats.repair_bytes + stats.tail_bytes;
         assert_eq!(self.wire.added, added, "what is added is accounted for");
         let (data, feedback) = self.endpoint.numbered();
@@ -510,10 +512,10 @@ impl World {
     fn rest(mut self) {
         self.install_key(128);
         self.pool.max = 20_000;
+        self.credit = 200;
         self.endpoint
             .set_path(0, Some(self.config.sender.payload_max));
         for _ in 0..STEPS_MAX {
-            self.wire.credit = 64;
             self.poll();
             self.check();
             let Some(next) = self.endpoint.poll_timeout() else {

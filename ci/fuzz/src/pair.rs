@@ -126,8 +126,8 @@ impl World<'_> {
         let frame = site.pool.holding(&frame(number, len));
         match site.endpoint.offer(frame, to, now) {
             Ok(()) => site.lanes.push((number, to)),
-            Err(Refused::Dropped(..)) => {}
-            Err(Refused::Full(_)) => panic!("each frame is sent at once"),
+            // Too short or too long, or more than may wait for the pacer.
+            Err(Refused::Dropped(..) | Refused::Full(_)) => {}
         }
         site.sent.wire.credit = 200;
         site.endpoint.close(&mut Egress {
