@@ -1,168 +1,27 @@
 //! An endpoint whose peer has the right key and the worst intentions.
 
-use std::collections::HashSet;
-
 use shardgate_core::buffer::{Buffer, HeapBuffer};
-use shardgate_core::endpoint::{
-    Egress, Endpoint, EndpointConfig, Outbox, PathView, RecoveryConfig, RepairMode,
-};
+use shardgate_core::endpoint::{Egress, Endpoint, EndpointConfig};
 use shardgate_core::limits::{ANSWERS_MAX, BACKLOG_MAX, STREAMS_MAX};
-use shardgate_core::predict::HoldBounds;
-use shardgate_core::receiver::{PredictiveBuffer, ReceiverConfig};
+use shardgate_core::receiver::PredictiveBuffer;
 use shardgate_core::repair::OPEN_MAX;
-use shardgate_core::seal::{SealBudget, Unsealed};
-use shardgate_core::sender::SenderConfig;
+use shardgate_core::seal::SealBudget;
 use shardgate_core::seq::Seq;
 use shardgate_core::time::Time;
 use shardgate_core::wire::feedback::{BlockType, BlockWriter, RANGES_MAX, Range, Report};
-use shardgate_core::wire::header::{ClearHeader, Kind, TAG_LEN};
-use shardgate_core::wire::shard::{FLAG_REPAIR, FLAG_REPEAT};
+use shardgate_core::wire::header::{ClearHeader, Kind};
 
 use crate::script::Script;
+use crate::site::{PAYLOAD_MAX, Wire, config, is_plausible, is_within_budget};
 use crate::world::{
     Counted, Delivered, MS, ORIGIN, Pool, US, hostile_repair, hostile_source, is_sound, lane,
-    opened, receiver_config,
+    opened,
 };
 
-pub const PAYLOAD_MAX: usize = 1_414;
 /// Frames held or shards kept by a stream at the least, as the endpoint shares its bounds.
 const SHARE_MIN: usize = 64;
-/// What a path's budget is filled with at first.
-const BUDGET_FIRST: u64 = 64 * 1_024;
 /// Steps to come to rest, many times more than answers, probes and deadlines make.
 const STEPS_MAX: usize = 40_000;
-
-/// What leaves: counted, and no number twice.
-#[derive(Default)]
-pub struct Wire {
-    pub credit: usize,
-    pub key: u32,
-    numbers: HashSet<(u8, u8, u8, u64)>,
-    /// The last data datagrams: path and number.
-    pub data: Vec<(u8, u64)>,
-    pub datagrams: usize,
-    pub messages: usize,
-    /// Bytes of data that are no first transmission, sealed.
-    pub added: u64,
-    /// Plaintext bytes of the longest message since this was reset.
-    pub longest_message: usize,
-}
-
-impl Outbox<Counted> for Wire {
-    fn credit(&self) -> usize {
-        self.credit
-    }
-
-    fn send(&mut self, datagram: Unsealed<Counted>) {
-        self.note(&datagram);
-    }
-}
-
-impl Wire {
-    /// Checks and counts a datagram.
-    pub fn note(&mut self, datagram: &Unsealed<Counted>) {
-        let header = datagram.header().expect("it has a header");
-        assert!(self.credit > 0, "sent without credit");
-        self.credit -= 1;
-        assert_eq!(
-            header.receiver_index, self.key,
-            "numbered under another key"
-        );
-        let nonce = (
-            header.kind as u8,
-            header.stream,
-            header.path,
-            header.path_number,
-        );
-        assert!(self.numbers.insert(nonce), "a nonce twice: {nonce:?}");
-        assert!(datagram.buffer().tailroom() >= TAG_LEN);
-        self.datagrams += 1;
-        let plaintext = datagram.plaintext();
-        if header.kind == Kind::Feedback {
-            self.messages += 1;
-            self.longest_message = self.longest_message.max(plaintext.len());
-            return;
-        }
-        self.data.push((header.path, header.path_number));
-        if plaintext[0] & (FLAG_REPAIR | FLAG_REPEAT) != 0 {
-            self.added += (datagram.buffer().len() + TAG_LEN) as u64;
-        }
-    }
-}
-
-/// What an endpoint is made from, by a script.
-pub fn config(script: &mut Script<'_>) -> EndpointConfig {
-    let (receiver, policy): (ReceiverConfig, _) = receiver_config(script, PAYLOAD_MAX);
-    let (habits, every, window) = (script.u8(), script.u8(), script.u8());
-    let payload_max = [PAYLOAD_MAX, 600, 300, 256][usize::from(habits & 3)];
-    EndpointConfig {
-        stream: 0,
-        endpoints: 1,
-        paths: receiver.paths,
-        sender: SenderConfig {
-            shards_min: 1 + usize::from(habits >> 2 & 1) * 3,
-            shards_max: 64,
-            payload_max,
-            checksum: true,
-        },
-        recovery: RecoveryConfig {
-            retransmit: habits & 8 == 0,
-            repair: match habits >> 4 & 3 {
-                0 => RepairMode::Auto,
-                1 => RepairMode::Off,
-                _ => RepairMode::Fixed { every, window },
-            },
-            overhead_limit: [0.25, 0.05, 1.0, 0.0][usize::from(habits >> 6)],
-            retention_bytes: 64 * 1_024,
-            payload_max: PAYLOAD_MAX,
-            queue_control: every & 1 == 0,
-        },
-        receiver: ReceiverConfig {
-            hold_bounds: HoldBounds::new(MS * 5, None),
-            ..receiver
-        },
-        policy,
-    }
-}
-
-/// Added bytes within the budget, by the endpoint's own account: what the path may have carried at
-/// the most is what was sent.
-pub fn is_within_budget(endpoint: &Endpoint<Counted>, config: &EndpointConfig) {
-    let stats = endpoint.outbound_stats();
-    let added = stats.repeat_bytes + stats.repair_bytes + stats.tail_bytes;
-    let limit = config.recovery.overhead_limit;
-    let first = if limit > 0.0 { BUDGET_FIRST } else { 0 };
-    let earned = (stats.source_bytes + added) as f64 * limit;
-    let paths = u64::from(config.paths);
-    assert!(
-        added <= paths * (first + 1) + earned as u64,
-        "added {added}: {stats:?}"
-    );
-}
-
-/// Estimates are numbers, and in their ranges.
-fn is_plausible(view: PathView) {
-    let share = |value: f64| (0.0..=1.0).contains(&value);
-    assert!(view.loss_rate.is_none_or(share), "{view:?}");
-    assert!(
-        view.loss_burst
-            .is_none_or(|burst| burst.is_finite() && burst >= 1.0),
-        "{view:?}"
-    );
-    let frequency = |events: f64| events.is_finite() && events >= 0.0;
-    assert!(
-        view.loss_events_per_second.is_none_or(frequency),
-        "{view:?}"
-    );
-    assert!(view.queue_gradient.is_none_or(f64::is_finite), "{view:?}");
-    assert!(view.lost_late <= view.lost, "{view:?}");
-    assert_eq!(view.rtt_smoothed.is_some(), view.rtt_count > 0);
-    // A round trip longer than that is none.
-    assert!(
-        view.rtt_smoothed.is_none_or(|rtt| rtt <= MS * 30_000),
-        "{view:?}"
-    );
-}
 
 struct World {
     endpoint: Endpoint<Counted>,

@@ -19,6 +19,7 @@ mod receiver;
 pub mod script;
 pub mod seeds;
 mod shard;
+mod site;
 mod world;
 
 /// A target: its name, which is its corpus's too, and what is done with an input.

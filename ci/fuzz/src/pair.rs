@@ -9,8 +9,8 @@ use shardgate_core::sender::Refused;
 use shardgate_core::time::Time;
 use shardgate_core::wire::header::Kind;
 
-use crate::endpoint::{Wire, config, is_within_budget};
 use crate::script::Script;
+use crate::site::{Wire, config, is_within_budget};
 use crate::world::{Counted, Delivered, MS, ORIGIN, Pool, Tagged, US, frame, is_sound, lane};
 
 const DELAY_US: u32 = 5_000;
