@@ -283,8 +283,8 @@ impl ProfileFile {
 /// The key of a `key = ` that ends `text`, if it ends so.
 fn key_before(text: &str) -> Option<String> {
     let head = text.trim_end().strip_suffix('=')?.trim_end();
-    let start = head
-        .rfind(|c: char| !(c.is_alphanumeric() || c == '_' || c == '-'))
-        .map_or(0, |at| at + 1);
-    (start < head.len()).then(|| head[start..].to_owned())
+    let is_bare = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+    let key = head.trim_end_matches(is_bare);
+    let key = head.get(key.len()..)?;
+    (!key.is_empty()).then(|| key.to_owned())
 }

@@ -195,7 +195,8 @@ impl<B: Buffer> Endpoint<B> {
                 }
                 // A report or request about a stream that is not sent from here.
                 Block::Report(..) | Block::Wanted(_) => self.drops.count(DropReason::NotNegotiated),
-                // One answer to a message: no reply is longer than its cause.
+                // One answer to a message, four bytes longer than its challenge: nobody is made to
+                // send much by little.
                 Block::Challenge { token, sent_at_us } => {
                     challenge.get_or_insert((token, sent_at_us));
                 }

@@ -367,6 +367,7 @@ impl<B: Buffer> Endpoint<B> {
     /// Adds what died here, by reason.
     pub fn add_drops(&self, drops: &mut Drops) {
         drops.merge(&self.drops);
+        drops.merge(&self.outbound.drops);
         for buffer in self.inbound.iter().flatten() {
             drops.merge(buffer.drops());
         }

@@ -12,7 +12,7 @@ use super::plan::{self, RepairMode};
 use super::{Egress, EndpointConfig, Outbox};
 use crate::buffer::{Buffer, BufferPool};
 use crate::congestion::Addition;
-use crate::drop_reason::DropReason;
+use crate::drop_reason::{DropReason, Drops};
 use crate::ecn::mark_ce;
 use crate::lane::{Class, Lane};
 use crate::limits::{ANSWERS_MAX, ASK_DEFAULT, BACKLOG_MAX, NOT_SENT_MAX, SHARDS_MAX};
@@ -86,8 +86,6 @@ pub struct OutboundStats {
     pub signals_dropped: u64,
     /// Frames that waited for the pacer.
     pub paced: u64,
-    /// Of those: dropped because they never fitted an aggregate.
-    pub backlog_dropped: u64,
     /// Changes of the repair plan.
     pub plan_changes: u64,
     /// Source shards per repair shard in the plan; 0 without.
@@ -137,6 +135,8 @@ pub(super) struct Outbound<B> {
     pub(super) extent_due: bool,
     pub(super) untold: ArrayVec<Seq, NOT_SENT_MAX>,
     stats: OutboundStats,
+    /// What died between the pacer and the aggregator.
+    pub(super) drops: Drops,
 }
 
 impl<B: Buffer> Outbound<B> {
@@ -171,6 +171,7 @@ impl<B: Buffer> Outbound<B> {
             extent_due: false,
             untold: ArrayVec::new(),
             stats: OutboundStats::default(),
+            drops: Drops::default(),
         }
     }
 
@@ -258,7 +259,7 @@ impl<B: Buffer> Outbound<B> {
                     self.backlog.push_front((frame, lane));
                     return;
                 }
-                Err(Refused::Dropped(..)) => self.stats.backlog_dropped += 1,
+                Err(Refused::Dropped(_, reason)) => self.drops.count(reason),
             }
             // An aggregate's bytes are spent when it closes; it must not outgrow what is permitted.
             self.close(budget, egress);

@@ -40,11 +40,10 @@ pub(super) const REACTIVE_FOR: Duration = Duration::from_millis(100);
 /// Repair after a rare loss.
 const REACTIVE: (u8, u8) = (4, 16);
 
+/// How long a thin stream's shard waits for its repair, in whole steps, so that a round trip that
+/// wavers does not change the plan.
 const DELAY_STEP: Duration = Duration::from_millis(10);
-
-/// Bounds of how long a thin stream's shard waits for its repair.
-const DELAY: core::ops::RangeInclusive<Duration> =
-    Duration::from_millis(10)..=Duration::from_millis(50);
+const DELAY_STEPS_MAX: u32 = 5;
 
 /// The repair that is to stand on a path now.
 pub(super) fn repair(mode: RepairMode, asks: bool, path: &Path, now: Time) -> Option<RepairPlan> {
@@ -63,10 +62,9 @@ pub(super) fn repair(mode: RepairMode, asks: bool, path: &Path, now: Time) -> Op
     })
 }
 
-/// Whole steps within the bounds, so that a round trip that wavers does not change the plan.
 fn in_steps(delay: Duration) -> Duration {
     let steps = delay.as_nanos() / DELAY_STEP.as_nanos();
-    (DELAY_STEP * u32::try_from(steps).unwrap_or(u32::MAX)).clamp(*DELAY.start(), *DELAY.end())
+    DELAY_STEP * steps.min(u128::from(DELAY_STEPS_MAX)) as u32
 }
 
 fn automatic(asks: bool, path: &Path, now: Time) -> Option<(u8, u8)> {

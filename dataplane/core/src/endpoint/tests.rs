@@ -145,7 +145,10 @@ impl<F: FnMut(usize, usize) -> Option<Duration>> World<F> {
             outbox: &mut sent,
         });
         // Empty: the frame waits for the pacer.
-        assert!(matches!(closed, Close::Sent(_) | Close::Empty), "{closed:?}");
+        assert!(
+            matches!(closed, Close::Sent(_) | Close::Empty),
+            "{closed:?}"
+        );
         self.put_under_way(0, sent);
     }
 
