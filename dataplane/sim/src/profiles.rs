@@ -288,3 +288,17 @@ fn key_before(text: &str) -> Option<String> {
     let key = head.get(key.len()..)?;
     (!key.is_empty()).then(|| key.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_found_behind_letters_of_several_bytes() {
+        assert_eq!(key_before("a = 1\nloss = "), Some("loss".to_owned()));
+        assert_eq!(key_before("\u{a7}loss ="), Some("loss".to_owned()));
+        assert_eq!(key_before("{ \u{1f980}"), None);
+        assert_eq!(key_before("\u{1f980} ="), None);
+        assert_eq!(key_before("="), None);
+    }
+}

@@ -203,14 +203,6 @@ fn the_profiles_of_the_project_load() {
     }
 }
 
-#[test]
-fn a_key_behind_a_letter_of_several_bytes_is_named() {
-    for text in ["§x = \"", "\u{1f980}loss = \"", "é = ["] {
-        let error = parse(text).expect_err("it is no profile file");
-        assert!(!error.to_string().contains('\n'), "{error}");
-    }
-}
-
 proptest! {
     /// Whatever the file holds, the answer is a profile or one line.
     #[test]
