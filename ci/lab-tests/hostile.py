@@ -21,7 +21,9 @@ class Hostile(LabTest):
     path = wan.Path(delay_ms=2)
 
     def test_counted_by_reason_and_without_effect(self):
-        self.in_each_placement(lambda tunnel, _: self.attack(tunnel.b))
+        # No frame may be missing, and queue control lets one go on purpose when the path's queue
+        # stands: gateways that wait for a CPU of this machine make such a queue.
+        self.in_each_placement(lambda tunnel, _: self.attack(tunnel.b), queue_control=False)
 
     def attack(self, victim):
         tap = Tap(self.lab)

@@ -91,11 +91,15 @@ class LabTest(unittest.TestCase):
         """Two gateways until the test ends."""
         return self.enterContext(self.lab.shardgate(**options))
 
-    def in_each_placement(self, check):
-        """Calls `check(tunnel, placement)` with gateways of each placement."""
+    def in_each_placement(self, check, **tunnel):
+        """Calls `check(tunnel, placement)` with gateways of each placement, with these settings."""
+        settings = self.settings(**tunnel)
         for placement in PLACEMENTS:
-            with self.subTest(placement), self.lab.shardgate(placement=placement) as tunnel:
-                check(tunnel, placement)
+            with (
+                self.subTest(placement),
+                self.lab.shardgate(placement=placement, settings=settings) as gateways,
+            ):
+                check(gateways, placement)
 
     def wait_for(self, what, condition, *, timeout=5.0):
         """Waits until a condition holds; returns how long that took."""
