@@ -218,8 +218,34 @@ fn a_long_run_outlives_its_keys() {
     assert!(stats.loss() < 0.01, "{}", stats.loss());
 }
 
+/// What is left of a flow after its timeouts must not be let go for a queue that was there once:
+/// found by the property below.
+#[test]
+fn a_flow_comes_back_from_its_timeouts() {
+    let path = PathProfile {
+        delay_ms: 44.331072709044186,
+        jitter_ms: 17.105166017182963,
+        loss: 0.1917652458903493,
+        burst: 2.912462587136556,
+        corrupt: 0.09594613675373277,
+        ..PathProfile::default()
+    };
+    let mut world = tunnel(&path, 5_275_574_360_030_672_240);
+    let config = TcpConfig {
+        bytes: Some(116_755),
+        ..TcpConfig::default()
+    };
+    let flow = tcp::add_flow(&mut world, Site::A, config);
+    traffic::add_flow(&mut world, Site::B, DatagramConfig::thin());
+    world.run_until(at(60.0));
+    let receiver = world
+        .host::<TcpReceiver>(flow, Site::B)
+        .expect("a receiver");
+    assert_eq!(receiver.delivered(), 116_755);
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(150))]
 
     /// In order, complete, nothing wrong, nothing twice, whatever the path does.
     #[test]

@@ -34,6 +34,9 @@ const COMPETE_FOR: Duration = Duration::from_secs(10);
 const ATTEMPTS_MAX: u32 = 3;
 /// How long the base is remembered that was seen before others came.
 const FLOOR_FOR: Duration = Duration::from_secs(60);
+/// Frames spared after each that carries a signal: whatever is measured, the control itself never
+/// takes more than one in five, and never the repeats of a sender that is down to its timeouts.
+const SPARED_MIN: u32 = 4;
 /// Losses passed on in a round trip at the most: a slow start that overshoots loses hundreds, and its
 /// sender needs to hear of it once.
 const PASS_MAX: u32 = 8;
@@ -66,12 +69,23 @@ enum State {
 #[derive(Clone, Copy, Debug, Default)]
 struct Pass {
     due: u32,
+    /// When the last of them was learnt.
+    noted_at: Time,
     /// When the round trip began.
     began_at: Option<Time>,
 }
 
 impl Pass {
+    fn note(&mut self, lost: u32, now: Time) {
+        self.due = self.due.saturating_add(lost).min(PASS_MAX);
+        self.noted_at = now;
+    }
+
     fn take(&mut self, rtt: Duration, now: Time) -> bool {
+        // A sender that has been silent since has long learnt of it.
+        if now.since(self.noted_at) > rtt * 2 {
+            self.due = 0;
+        }
         if self.due == 0 {
             return false;
         }
@@ -107,6 +121,8 @@ impl Pass {
 ///   base would rise with it. So the target shrinks from the fifth second without an empty queue.
 /// - A queue shorter than 1 or 2 ms cannot be told from noise. There the bound on repair is what
 ///   makes losses reach the senders.
+/// - What no report has spoken of for an interval is forgotten: a sender down to its timeouts sends
+///   one frame after a silence, and taking that would keep it down for good.
 ///
 /// Where others hold the queue, signals only give them our share. That shows in what a signal costs:
 /// the queue stands and our throughput falls after a signal. Or the queue has not shrunk however
@@ -118,6 +134,7 @@ pub struct QueueControl {
     state: State,
     interval: Duration,
     rtt: Duration,
+    reported_at: Option<Time>,
     /// Of the last report.
     queue: Duration,
     target: Duration,
@@ -127,6 +144,8 @@ pub struct QueueControl {
     /// Signals of this spell, and when the next is due.
     signals: u32,
     next: Time,
+    /// Bulk frames since the last signal.
+    spared: u32,
     /// When the last spell ended, with how many signals.
     ended: Option<(Time, u32)>,
     pass: Pass,
@@ -156,10 +175,10 @@ impl QueueControl {
     }
 
     /// Reports told of losses on the path. Comes before the report's [`on_delay`](Self::on_delay).
-    pub fn on_path_loss(&mut self, _now: Time, lost: u32) {
+    pub fn on_path_loss(&mut self, now: Time, lost: u32) {
         self.overflow.lost(lost);
         if self.is_competing() {
-            self.pass.due = self.pass.due.saturating_add(lost).min(PASS_MAX);
+            self.pass.note(lost, now);
         }
     }
 
@@ -167,6 +186,10 @@ impl QueueControl {
     pub fn on_delay(&mut self, now: Time, delay: &QueueDelay, rtt: Option<Duration>) {
         self.rtt = rtt.unwrap_or(INTERVAL_MIN).min(RTT_MAX);
         self.interval = self.rtt.max(INTERVAL_MIN);
+        if self.is_unheard(now) {
+            self.forget();
+        }
+        self.reported_at = Some(now);
         let (Some(queue), Some(largest)) = (delay.least(now), delay.largest(now)) else {
             return;
         };
@@ -197,8 +220,13 @@ impl QueueControl {
     pub fn take_signal(&mut self, now: Time) -> bool {
         self.overflow.frame();
         self.witness.frame();
+        self.spared = self.spared.saturating_add(1);
         match self.state {
             State::Quiet => self.pass.take(self.rtt, now),
+            State::Signalling { .. } if self.is_unheard(now) => {
+                self.forget();
+                false
+            }
             State::Signalling { .. } => now >= self.next && self.signal(now),
             State::Competing { .. } => {
                 let pass = self.pass.take(self.rtt, now);
@@ -210,12 +238,28 @@ impl QueueControl {
         }
     }
 
+    /// Whether no report has come for so long that nothing is known of the queue now.
+    fn is_unheard(&self, now: Time) -> bool {
+        self.reported_at
+            .is_none_or(|at| now.since(at) > self.interval)
+    }
+
+    /// A queue stands only while reports say so without a gap: what was known before one is of a
+    /// queue that has drained in the silence.
+    fn forget(&mut self) {
+        self.above = None;
+        if matches!(self.state, State::Signalling { .. }) {
+            self.state = State::Quiet;
+        }
+    }
+
     fn signal(&mut self, now: Time) -> bool {
         // After a failed attempt the first signal says whether there is any use in a second.
         let must_wait = self.attempts > 0 && self.signals == 1 && self.witness.is_watching();
-        if self.is_falling || must_wait {
+        if self.is_falling || must_wait || self.spared <= SPARED_MIN {
             return false;
         }
+        self.spared = 0;
         self.signals = self.signals.saturating_add(1);
         let mut wait = self.effect_time().as_secs_f64();
         if self.signals > 1 {
@@ -309,7 +353,7 @@ impl QueueControl {
             self.watch(0, now);
         } else if overflows {
             // A full queue that looks short: the base is wrong, and others made it so.
-            self.pass.due = self.pass.due.max(1);
+            self.pass.note(u32::from(self.pass.due == 0), now);
         }
     }
 
