@@ -7,7 +7,7 @@ import subprocess
 import time
 import unittest
 
-from support import ROOT, Options, leftovers, main, run
+from support import ROOT, Options, interruptible, leftovers, main, run
 
 DEMO = ROOT / "scripts" / "demo"
 CARRIERS = ["no tunnel", "wireguard-go", "shardgate"]
@@ -44,7 +44,7 @@ class Demo(unittest.TestCase):
 
     def test_interrupted(self):
         command = [DEMO, "--binary", Options.binary, "--no-hugepages"]
-        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        child = interruptible(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         self.addCleanup(child.stderr.close)
         time.sleep(8)
         child.send_signal(signal.SIGINT)

@@ -9,7 +9,7 @@ import tempfile
 import time
 import unittest
 
-from support import ROOT, Lab, Options, leftovers, main, measure, run, thin, wan
+from support import ROOT, Lab, Options, interruptible, leftovers, main, measure, run, thin, wan
 
 SCRIPTS = ROOT / "scripts"
 QUICK = ("--rounds", "1", "--seconds", "2", "--no-hugepages")
@@ -86,7 +86,7 @@ class Experiment(Program):
 
     def test_interrupted_keeps_what_it_has(self):
         command = self.command("experiment", "--out", self.out, "--hold", "1", "2", "3", "4", "5")
-        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        child = interruptible(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         self.addCleanup(child.stderr.close)
         deadline = time.monotonic() + 60
         while not self.measured() and time.monotonic() < deadline:

@@ -3,7 +3,7 @@
 
 import time
 
-from support import LabTest, counters, main, measure, wan
+from support import LabTest, counters, main, measure, wait_for, wan
 
 FLOWS_AGAIN_S_MAX = 5.0
 
@@ -20,7 +20,7 @@ class Restart(LabTest):
                 self.assertFalse(self.flows(tunnel), "who answers?")
                 started = time.monotonic()
                 gateway.start()
-                self.wait_for("flowing", lambda: self.flows(tunnel), timeout=FLOWS_AGAIN_S_MAX)
+                wait_for(self, "flowing", lambda: self.flows(tunnel), timeout=FLOWS_AGAIN_S_MAX)
                 self.assertLess(time.monotonic() - started, FLOWS_AGAIN_S_MAX)
                 # And it is more than one packet that got through.
                 found = measure.ping(self.lab.namespace("host-a"), tunnel.target, count=50)
@@ -30,7 +30,7 @@ class Restart(LabTest):
         tunnel = self.tunnel()
         tunnel.b.stop()
         tunnel.b.start()
-        self.wait_for("flowing", lambda: self.flows(tunnel), timeout=FLOWS_AGAIN_S_MAX)
+        wait_for(self, "flowing", lambda: self.flows(tunnel), timeout=FLOWS_AGAIN_S_MAX)
 
     def test_started_long_before_its_peer(self):
         tunnel = self.tunnel()
@@ -40,7 +40,7 @@ class Restart(LabTest):
         time.sleep(8)
         self.assertEqual(counters.figure(tunnel.b.stats(), "frames_delivered"), 0)
         tunnel.a.start()
-        self.wait_for("flowing", lambda: self.flows(tunnel), timeout=FLOWS_AGAIN_S_MAX)
+        wait_for(self, "flowing", lambda: self.flows(tunnel), timeout=FLOWS_AGAIN_S_MAX)
 
     def flows(self, tunnel):
         return measure.reaches(self.lab.namespace("host-a"), tunnel.target)

@@ -10,18 +10,21 @@ import functools
 import json
 import os
 import pathlib
+import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import unittest
+from fnmatch import fnmatch
 
 sys.dont_write_bytecode = True
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 # What the tests need of the lab; they import it from here, since here the path is set.
-from labkit import counters, measure, thin, wan  # noqa: E402, F401
+from labkit import counters, machine, measure, registry, thin, wan  # noqa: E402, F401
 from labkit.gateway import (  # noqa: E402, F401
     PLACEMENTS,
     Gateway,
@@ -29,10 +32,19 @@ from labkit.gateway import (  # noqa: E402, F401
     make_preshared_key,
 )
 from labkit.lab import Lab, default_binary  # noqa: E402
-from labkit.machine import BACKLOG, LABS, PAGE_COUNT  # noqa: E402
-from labkit.process import run, socket_within  # noqa: E402, F401
+from labkit.process import (  # noqa: E402, F401
+    LabError,
+    end_all,
+    identity,
+    is_running,
+    run,
+    socket_within,
+    stat_field,
+)
 
 SUMMARY = "summary:"
+# EAL's folders of a lab's gateways and emulators; the tests of DPDK have others.
+LAB_RUNTIME = re.compile(r"/run/dpdk/shardgate-(emulate-|[a-z][a-z0-9-]*-gw-)")
 
 
 class Options:
@@ -101,27 +113,67 @@ class LabTest(unittest.TestCase):
             ):
                 check(gateways, placement)
 
-    def wait_for(self, what, condition, *, timeout=5.0):
-        """Waits until a condition holds; returns how long that took."""
-        started = time.monotonic()
-        while not condition():
-            if time.monotonic() - started > timeout:
-                self.fail(f"not {what} after {timeout:g} s")
-            time.sleep(0.02)
-        return time.monotonic() - started
+
+def wait_for(test, what, condition, *, timeout=5.0):
+    """Waits until a condition holds; returns how long that took."""
+    started = time.monotonic()
+    while not condition():
+        if time.monotonic() - started > timeout:
+            test.fail(f"not {what} after {timeout:g} s")
+        time.sleep(0.02)
+    return time.monotonic() - started
 
 
 def leftovers():
-    """Everything a lab could leave on the machine."""
-    return {
-        "namespaces": run("ip", "netns", "list").stdout.split(),
-        "labs": sorted(path.name for path in LABS.glob("*")) if LABS.exists() else [],
-        "eal": [path.name for path in pathlib.Path("/run/dpdk").glob("shardgate-sg*")],
-        "backlog": BACKLOG.read_text(),
-        "pages": PAGE_COUNT.read_text() if PAGE_COUNT.exists() else None,
-        "mounts": pathlib.Path("/proc/mounts").read_text().count("hugetlbfs"),
-        "links": sorted(os.listdir("/sys/class/net")),
-    }
+    """Everything that labs of this process and its children could leave on the machine.
+
+    Labs that others have in use may come and go meanwhile: what is theirs is not in it. What the
+    machine was before all labs is what counts of it as long as there are any.
+    """
+    with machine.record() as record:
+        others = [name for name in registry.labs() if _is_in_use_by_others(name)]
+        theirs = {one for name in others for one in registry.namespaces(name)}
+        files = {one for name in others for one in registry.read_state(name).files}
+        idle = not registry.labs()
+        return {
+            "namespaces": sorted(set(_names("/run/netns")) - theirs),
+            "labs": sorted(set(registry.labs()) - set(others)),
+            "eal": [
+                path
+                for path in map("/run/dpdk/{}".format, _names("/run/dpdk"))
+                if LAB_RUNTIME.match(path) and not any(fnmatch(path, one) for one in files)
+            ],
+            "machine": machine.settings() if idle else record.get("found"),
+            "record": bool(record) and idle,
+            "links": _names("/sys/class/net"),
+        }
+
+
+def _names(folder):
+    return sorted(os.listdir(folder)) if os.path.exists(folder) else []
+
+
+def _is_in_use_by_others(name):
+    try:
+        owner = registry.read_state(name).owner
+    except LabError:
+        return False
+    if owner is None or not is_running(owner):
+        return False
+    # Up from the owner to whoever started it: is it this process?
+    pid = owner[0]
+    try:
+        while pid > 1 and pid != os.getpid():
+            pid = int(stat_field(pid, 3))
+    except FileNotFoundError:
+        return False
+    return pid != os.getpid()
+
+
+def interruptible(command, **options):
+    """A child that listens to SIGINT even if this process was told to ignore it."""
+    default = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, preexec_fn=default, **options)
 
 
 _tool_folder = contextlib.ExitStack()
@@ -230,6 +282,9 @@ def main():
     if reason:
         print(f"{SUMMARY} 0 passed, 0 failed, {count} skipped ({reason})")
         return
+    # What an earlier run left would go during a test, and look like that test's doing.
+    with machine.record() as record:
+        registry.sweep(record)
     with _tool_folder:
         result = unittest.TextTestRunner(stream=sys.stderr, verbosity=2, resultclass=_Result).run(
             suite

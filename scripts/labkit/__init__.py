@@ -6,6 +6,7 @@
 routing, through wireguard-go, or through two shardgate gateways. The rest serves it:
 
     process.py   children, namespaces, sockets inside namespaces
+    registry.py  which labs there are, whose they are, how one goes
     machine.py   what belongs to the whole machine (hugepages, backlog) and is shared by labs
     wan.py       what lies between the gateways: the emulator, or a plain bridge
     gateway.py   a shardgate gateway: its configuration, its process, its statistics

@@ -10,6 +10,7 @@ import re
 import socket
 import time
 
+from . import registry
 from .process import LabError, run, socket_within
 
 STATS_PORT = 9460
@@ -148,7 +149,7 @@ class Gateway:
         """Starts the process and waits until it says that it is healthy."""
         self.file.write_text(as_toml(self.configuration))
         # EAL's runtime folder; it stays when the process ends.
-        self.lab.sweep_up(f"/run/dpdk/shardgate-{self.node}-*")
+        self.lab.sweep_up(registry.files_of_gateway(self.lab.name, self.side))
         self.process = self.lab.start(
             f"gw-{self.side}", (self.lab.binary, "run", "--config", self.file), f"gw-{self.side}"
         )

@@ -1,24 +1,21 @@
 """The five namespaces, what runs in them, and the certainty that nothing stays behind."""
 
 import contextlib
-import glob
 import json
 import os
 import pathlib
-import re
 import secrets
-import shutil
 import signal
 import sys
 import time
 
-from . import wan
+from . import machine, registry, wan
 from .gateway import Gateway
-from .machine import LABS, Machine
+from .machine import LABS
 from .measure import reaches
-from .process import LabError, Process, alive, end, run, say, started_at, within
+from .process import LabError, Process, identity, run, say, within
+from .registry import NODES, PLAIN_NODES
 
-NODES = ("host-a", "gw-a", "wan", "gw-b", "host-b")
 # (namespace, interface, namespace, interface, which network)
 LINKS = (
     ("host-a", "lan0", "gw-a", "lan0", "lan"),
@@ -28,7 +25,6 @@ LINKS = (
 )
 # With a shared bottleneck each side of the WAN is a switch, to which a host without a gateway is
 # joined beside the gateway; the emulator lies between the switches.
-PLAIN_NODES = ("plain-a", "plain-b")
 SHARED_LINKS = (
     ("host-a", "lan0", "gw-a", "lan0", "lan"),
     ("gw-a", "wan0", "wan", "gw-port-a", "wan"),
@@ -43,7 +39,6 @@ OFFLOADS = ("rx", "off", "tx", "off", "sg", "off", "tso", "off", "gso", "off", "
 TCP_BUFFER_BYTES = 64 << 20
 WIREGUARD_MTU = 1420
 WIREGUARD_PORT = 51820
-WIREGUARD_SOCKETS = pathlib.Path("/run/wireguard")
 # Three processes (two gateways, the emulator); the pools of each fit in this.
 HUGEPAGES_MIB_PER_PROCESS = 384
 
@@ -88,8 +83,8 @@ class Lab:
         shared=False,
     ):
         self.name = name or f"sg{secrets.token_hex(2)}"
-        if not re.fullmatch(r"[a-z][a-z0-9-]{0,10}", self.name):
-            raise LabError(f"'{self.name}': a lab's name is up to 11 of a-z, 0-9 and -")
+        if not registry.NAME.fullmatch(self.name):
+            raise LabError(f"'{self.name}': {registry.NAME_RULE}")
         self.path = path
         self.lan_mtu = lan_mtu
         self.wan_mtu = wan_mtu
@@ -101,9 +96,8 @@ class Lab:
         self.links = SHARED_LINKS if shared else LINKS
         self.wan = None
         self._processes = []
-        self._namespaces = []
-        self._files = []
-        self._machine = Machine(self.name, os.getpid())
+        # What is on the list of labs; nothing as long as the name may be another lab's.
+        self._state = None
 
     # Coming and going
 
@@ -123,31 +117,30 @@ class Lab:
 
     def __exit__(self, kind, error, trace):
         if kind is not None and not issubclass(kind, (SystemExit, KeyboardInterrupt)):
-            self.show_logs()
+            # Another's `scripts/lab down` may have taken the logs.
+            with contextlib.suppress(OSError):
+                self.show_logs()
         # Nothing may interrupt taking down; a second Ctrl-C least of all.
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
         try:
             for process in reversed(self._processes):
                 process.stop()
-            take_down(self.directory)
-            self._machine.release()
+            if self._state:
+                with machine.record() as record:
+                    registry.remove(self.name, record)
         finally:
             for number, handler in zip(numbers, before, strict=True):
                 signal.signal(number, handler)
 
     def _make(self):
-        LABS.mkdir(mode=0o700, exist_ok=True)
-        try:
-            self.directory.mkdir(mode=0o700)
-        except FileExistsError:
-            remedy = f"scripts/lab down {self.name}"
-            raise LabError(f"a lab named {self.name} exists: {remedy}") from None
-        self._write_state()
-        self._claim_machine()
+        with machine.record() as record:
+            registry.sweep(record)
+            registry.require_free(self.name)
+            self._state = registry.State(identity(os.getpid()))
+            registry.add(self.name, self._state)
+            self._claim_machine(record)
         for node in self.nodes:
-            self._namespaces.append(self.namespace(node))
-            self._write_state()
             run("ip", "netns", "add", self.namespace(node))
             self.inside(node, "sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
             self.inside(node, "ip", "link", "set", "lo", "up")
@@ -179,11 +172,11 @@ class Lab:
         ports = [f"{what}-port-{side}" for what in ("gw", "plain", "path")]
         wan.make_bridge(self, switch, ports)
 
-    def _claim_machine(self):
+    def _claim_machine(self, record):
         """Settles whether hugepages are used: afterwards `hugepages` is True or False."""
         need = 0 if self.hugepages in ("off", False) else 3 * HUGEPAGES_MIB_PER_PROCESS
         try:
-            self._machine.claim(hugepages_mib=need)
+            machine.claim(record, hugepages_mib=need)
         except LabError as error:
             if self.hugepages != "auto":
                 raise
@@ -205,8 +198,8 @@ class Lab:
 
     def leave_up(self):
         """Ends this program and leaves the lab as it is; for labs made with `orphan`."""
-        self._write_state()
-        self._machine.keep()
+        self._state.owner = None
+        registry.write_state(self.directory, self._state)
         sys.stdout.flush()
         # Not an ordinary exit: that would leave the `with` blocks and take the lab down.
         os._exit(0)
@@ -223,16 +216,6 @@ class Lab:
         lines.append(f"  logs and configuration: {self.directory}")
         lines.append(f"To take it down: scripts/lab down {self.name}")
         return "\n".join(lines)
-
-    def _write_state(self):
-        state = {
-            "namespaces": self._namespaces,
-            "processes": [[p.name, p.pid, p.started] for p in self._processes],
-            "files": self._files,
-        }
-        fresh = self.directory / "state.json.new"
-        fresh.write_text(json.dumps(state))
-        fresh.rename(self.directory / "state.json")
 
     def show_logs(self):
         for process in self._processes:
@@ -282,30 +265,25 @@ class Lab:
             name, command, self.directory, namespace=self.namespace(node), orphan=self.orphan
         )
         self._processes.append(process)
-        self._write_state()
         return process
 
     def stop(self, process):
         """Stops a process that `start` made; returns its exit code."""
         exit_code = process.stop()
-        self._forget(process)
+        self._processes.remove(process)
         return exit_code
 
     def kill(self, process):
         """SIGKILL: a crash."""
         process.child.kill()
         process.child.wait()
-        self._forget(process)
-
-    def _forget(self, process):
         self._processes.remove(process)
-        self._write_state()
 
     def sweep_up(self, pattern):
         """Notes files that a process leaves behind, orderly or not, for when the lab ends."""
-        if pattern not in self._files:
-            self._files.append(pattern)
-            self._write_state()
+        if pattern not in self._state.files:
+            self._state.files.append(pattern)
+            registry.write_state(self.directory, self._state)
 
     def set_path(self, path):
         """Changes what lies between the gateways; returns the counters of what lay there."""
@@ -367,7 +345,7 @@ class Lab:
                 node, device = f"gw-{side}", f"{self.name}wg{side}"
                 process = self.start(f"wireguard-{side}", ("wireguard-go", "-f", device), node)
                 undo.callback(self.stop, process)
-                control = WIREGUARD_SOCKETS / f"{device}.sock"
+                control = registry.wireguard_socket(self.name, side)
                 self.sweep_up(str(control))
                 process.wait_until(control.exists, "up")
                 key_file = self.directory / f"wireguard-{side}.key"
@@ -428,35 +406,3 @@ def mac(node, device):
 
 def _leave(number, _frame):
     raise SystemExit(128 + number)
-
-
-def take_down(directory):
-    """Ends and removes what a lab's state file names; safe to call twice."""
-    state_file = pathlib.Path(directory, "state.json")
-    if not state_file.exists():
-        shutil.rmtree(directory, ignore_errors=True)
-        return
-    state = json.loads(state_file.read_text())
-    for _, pid, started in reversed(state["processes"]):
-        if alive(pid) and started_at(pid) == started:
-            end(pid)
-    for namespace in state["namespaces"]:
-        if not pathlib.Path("/run/netns", namespace).exists():
-            continue
-        # Whoever is still in there was started there by this lab (an iperf3 client, a shell).
-        for pid in run("ip", "netns", "pids", namespace, check=False).stdout.split():
-            end(int(pid))
-        run("ip", "netns", "del", namespace, check=False)
-    for path in [path for pattern in state["files"] for path in glob.glob(pattern)]:
-        if os.path.isdir(path):
-            shutil.rmtree(path)
-        else:
-            os.unlink(path)
-    with contextlib.suppress(OSError):
-        WIREGUARD_SOCKETS.rmdir()
-    shutil.rmtree(directory)
-
-
-def labs():
-    """The names of the labs that are up."""
-    return sorted(path.name for path in LABS.glob("*") if path.is_dir()) if LABS.exists() else []

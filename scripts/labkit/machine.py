@@ -1,7 +1,7 @@
 """What belongs to the whole machine: hugepages and the receive backlog.
 
 Several labs may run at once, so the first one records what it found and the last one puts that
-back. The record lives beside the labs' own folders and is guarded by a lock.
+back. The record lives beside the labs' own folders; its lock is that of all labs' coming and going.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import pathlib
 import platform
 import shutil
 
-from .process import LabError, alive, run, started_at
+from .process import LabError, run, say
 
 LABS = pathlib.Path("/run/shardgate-lab")
 RECORD = LABS / "machine.json"
@@ -25,50 +25,39 @@ BACKLOG_PACKETS = 20_000
 MIB_PER_PAGE = 2
 
 
-class Machine:
-    """One lab's claim on the machine's settings."""
+def settings():
+    """What labs change on the machine, as it is now."""
+    return {
+        "backlog": int(BACKLOG.read_text()),
+        "pages": _read(PAGE_COUNT),
+        "mounted": os.path.ismount(PAGE_MOUNT),
+        "mount_point": PAGE_MOUNT.exists(),
+    }
 
-    def __init__(self, lab_name, owner_pid):
-        self.lab_name = lab_name
-        self.owner = [owner_pid, started_at(owner_pid)]
 
-    def claim(self, *, hugepages_mib=0):
-        """Raises the backlog and reserves hugepages; returns how many MiB of them are free."""
-        with _record() as record:
-            _forget_the_dead(record)
-            if not record["users"]:
-                record["found"] = {
-                    "backlog": int(BACKLOG.read_text()),
-                    "pages": _read(PAGE_COUNT),
-                    "mounted": os.path.ismount(PAGE_MOUNT),
-                    "mount_point": PAGE_MOUNT.exists(),
-                }
-            record["users"][self.lab_name] = self.owner
-            if int(BACKLOG.read_text()) < BACKLOG_PACKETS:
-                BACKLOG.write_text(str(BACKLOG_PACKETS))
-            return _reserve(hugepages_mib // MIB_PER_PAGE) if hugepages_mib else 0
+def claim(record, *, hugepages_mib=0):
+    """Raises the backlog and reserves hugepages for a lab more."""
+    # What was found stays true until it is put back, even if those who found it died.
+    record.setdefault("found", settings())
+    if int(BACKLOG.read_text()) < BACKLOG_PACKETS:
+        BACKLOG.write_text(str(BACKLOG_PACKETS))
+    if hugepages_mib:
+        _reserve(hugepages_mib // MIB_PER_PAGE)
 
-    def keep(self):
-        """The lab outlives this process: only `release` ends the claim."""
-        with _record() as record:
-            record["users"][self.lab_name] = None
 
-    def release(self):
-        """Ends the claim; the last one puts back what the first one found."""
-        with _record() as record:
-            if record["users"].pop(self.lab_name, "absent") == "absent":
-                return
-            _forget_the_dead(record)
-            if record["users"]:
-                return
-            found = record.pop("found")
-            BACKLOG.write_text(str(found["backlog"]))
-            if not found["mounted"] and os.path.ismount(PAGE_MOUNT):
-                run("umount", PAGE_MOUNT)
-            if not found["mount_point"] and PAGE_MOUNT.exists():
-                PAGE_MOUNT.rmdir()
-            if found["pages"] is not None and _read(PAGE_COUNT) != found["pages"]:
-                PAGE_COUNT.write_text(str(found["pages"]))
+def put_back(record):
+    """Leaves the machine as the first lab found it; for the last one."""
+    found = record.get("found")
+    if found is None:
+        return
+    BACKLOG.write_text(str(found["backlog"]))
+    if not found["mounted"] and os.path.ismount(PAGE_MOUNT):
+        run("umount", PAGE_MOUNT)
+    if not found["mount_point"] and PAGE_MOUNT.exists():
+        PAGE_MOUNT.rmdir()
+    if found["pages"] is not None and _read(PAGE_COUNT) != found["pages"]:
+        PAGE_COUNT.write_text(str(found["pages"]))
+    del record["found"]
 
 
 def _read(path):
@@ -90,24 +79,40 @@ def _reserve(pages):
             f"only {free * MIB_PER_PAGE} of {pages * MIB_PER_PAGE} MiB of hugepages could be"
             " reserved; free some memory or use --no-hugepages"
         )
-    return free * MIB_PER_PAGE
 
 
 @contextlib.contextmanager
-def _record():
+def record():
+    """Takes the lock of all labs; yields what is recorded, and keeps what becomes of it."""
     with _locked_folder():
-        record = {"users": {}}
-        if RECORD.exists():
-            record = json.loads(RECORD.read_text())
+        kept = _load()
         try:
-            yield record
+            yield kept
         finally:
-            if record["users"]:
-                RECORD.write_text(json.dumps(record))
+            if kept:
+                fresh = RECORD.with_suffix(".new")
+                fresh.write_text(json.dumps(kept))
+                fresh.rename(RECORD)
             else:
                 RECORD.unlink(missing_ok=True)
                 with contextlib.suppress(OSError):
                     LABS.rmdir()
+
+
+def _load():
+    if not RECORD.exists():
+        return {}
+    try:
+        found = json.loads(RECORD.read_bytes())["found"]
+        numbers = [found["backlog"], 0 if found["pages"] is None else found["pages"]]
+        flags = [found["mounted"], found["mount_point"]]
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        numbers, flags = [], []
+    if len(numbers) == 2 and all(type(one) is int and 0 <= one < 1 << 31 for one in numbers):
+        if all(type(one) is bool for one in flags):
+            return {"found": found}
+    say(f"{RECORD}: damaged; the backlog and the hugepages stay as they are now")
+    return {}
 
 
 @contextlib.contextmanager
@@ -123,12 +128,6 @@ def _locked_folder():
                 return
         finally:
             os.close(handle)
-
-
-def _forget_the_dead(record):
-    for name, owner in list(record["users"].items()):
-        if owner and not (alive(owner[0]) and started_at(owner[0]) == owner[1]):
-            del record["users"][name]
 
 
 def versions(binary=None):

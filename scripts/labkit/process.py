@@ -22,8 +22,9 @@ class LabError(Exception):
 
 
 def say(text):
-    """Progress, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """Progress, on stderr. Nobody may be listening any more: then the work goes on unheard."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def run(*command, check=True, timeout=60, stdin=""):
@@ -76,31 +77,50 @@ def _die_with_parent():
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def end(pid, *, patience=8.0):
-    """Ends a process that need not be a child: SIGTERM, then SIGKILL. True if it was alive."""
-    try:
-        os.kill(pid, signal.SIGTERM)
-    except ProcessLookupError:
-        return False
-    deadline = time.monotonic() + patience
-    while time.monotonic() < deadline and alive(pid):
-        time.sleep(0.05)
-    if alive(pid):
-        os.kill(pid, signal.SIGKILL)
-    return True
+def end_all(identities, *, patience=8.0):
+    """Ends processes that need not be children: SIGTERM, and SIGKILL for who does not listen."""
+    for number, limit in ((signal.SIGTERM, patience), (signal.SIGKILL, 2.0)):
+        identities = [one for one in identities if is_running(one)]
+        for pid, _ in identities:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        deadline = time.monotonic() + limit
+        while any(map(is_running, identities)) and time.monotonic() < deadline:
+            time.sleep(0.02)
 
 
-def alive(pid):
-    """True while a process runs (a zombie does not)."""
+def identity(pid):
+    """A process for as long as the machine is up: its pid and its start time in ticks."""
+    return (pid, int(stat_field(pid, 21)))
+
+
+def is_running(process):
+    """True while the process of this identity runs; a zombie does not."""
+    pid, started = process
     try:
-        return stat_field(pid, 2) != "Z"
+        return stat_field(pid, 2) != "Z" and identity(pid) == (pid, started)
     except (FileNotFoundError, ProcessLookupError):
         return False
 
 
-def started_at(pid):
-    """A process's start time in ticks: with the pid, its identity."""
-    return int(stat_field(pid, 21))
+def processes_within(namespaces):
+    """The identities of whoever is in one of these network namespaces, but for this process."""
+    wanted = set()
+    for namespace in namespaces:
+        with contextlib.suppress(FileNotFoundError):
+            wanted.add(_inode(f"/run/netns/{namespace}"))
+    found = []
+    for name in os.listdir("/proc"):
+        # It may end meanwhile; and who may not be looked at, as a container's init, is not ours.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            if name.isdecimal() and _inode(f"/proc/{name}/ns/net") in wanted:
+                found.append(identity(int(name)))
+    return [one for one in found if one[0] != os.getpid()]
+
+
+def _inode(path):
+    status = os.stat(path)
+    return (status.st_dev, status.st_ino)
 
 
 def stat_field(pid, index):
@@ -134,7 +154,6 @@ class Process:
                 preexec_fn=None if orphan else _die_with_parent,
             )
         self.pid = self.child.pid
-        self.started = started_at(self.pid)
         self.exit_code = None
 
     def running(self):
