@@ -4,6 +4,7 @@
 import json
 import pathlib
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -12,6 +13,7 @@ import unittest
 from support import ROOT, Lab, Options, interruptible, leftovers, main, measure, run, thin, wan
 
 SCRIPTS = ROOT / "scripts"
+STAMPED = (socket.SOL_SOCKET, thin.SO_TIMESTAMPNS)
 QUICK = ("--rounds", "1", "--seconds", "2", "--no-hugepages")
 
 
@@ -146,6 +148,85 @@ class Profiles(unittest.TestCase):
                     found = thin.Flow(lab, target, seconds=2, rate=1000).finish()
                 self.assertGreaterEqual(found.quantile_ms(0), 20)
                 self.assertTrue(low <= found.lost <= high, found.as_json())
+
+
+class Clocks:
+    """Two clocks of which a reader now and then loses the CPU."""
+
+    APART_NS = 1_700_000_000_000_000_000
+
+    def __init__(self, pauses_ns):
+        self.now_ns = 0
+        # How long each look at a clock takes; the last goes on for ever.
+        self.pauses_ns = list(pauses_ns)
+
+    def monotonic_ns(self):
+        self.now_ns += self.pauses_ns.pop(0) if len(self.pauses_ns) > 1 else self.pauses_ns[0]
+        return self.now_ns
+
+    def realtime_ns(self):
+        return self.monotonic_ns() + self.APART_NS
+
+    def arrival_ns(self, at_ns):
+        """What thin says of a datagram that arrived at this time of the monotonic clock."""
+        stamp = thin.TIMESPEC.pack(*divmod(at_ns + self.APART_NS, 1_000_000_000))
+        ancillary = [(socket.SOL_SOCKET, 1, b"other"), (*STAMPED, stamp)]
+        return thin.arrival_ns(ancillary, self.monotonic_ns, self.realtime_ns)
+
+
+class Arrival(unittest.TestCase):
+    """A receiver that loses the CPU while it reads two clocks measures the path all the same."""
+
+    ARRIVED_NS = 123_456_789
+    SETTLED = [1_000_000_000, 100]
+    TICK_NS = 200
+
+    def assert_right(self, clocks, *, within_ns=TICK_NS):
+        self.assertAlmostEqual(clocks.arrival_ns(self.ARRIVED_NS), self.ARRIVED_NS, delta=within_ns)
+
+    def test_undisturbed(self):
+        self.assert_right(Clocks(self.SETTLED))
+
+    def test_interrupted_at_every_read(self):
+        for place in range(6):
+            with self.subTest(place):
+                pauses = [1_000_000_000, *[100] * place, 8_000_000, 100]
+                self.assert_right(Clocks(pauses))
+
+    def test_interrupted_time_and_again(self):
+        for place in range(3):
+            with self.subTest(place):
+                interrupted = [100, 100, 100]
+                interrupted[place] = 3_000_000
+                self.assert_right(Clocks([1_000_000_000, *interrupted * 4, 100]))
+
+    def test_a_slow_machine_is_right_within_what_a_read_takes(self):
+        self.assert_right(Clocks([1_000_000_000, 40_000]), within_ns=40_000)
+
+    def test_never_in_the_future(self):
+        # The realtime clock was set back between the arrival and the look.
+        clocks = Clocks([1_000, 100])
+        self.assertLessEqual(clocks.arrival_ns(500_000_000), clocks.now_ns)
+
+    def test_without_a_stamp_it_is_now(self):
+        clocks = Clocks([1_000, 100])
+        found = thin.arrival_ns([(1, 1, b"")], clocks.monotonic_ns, clocks.realtime_ns)
+        self.assertEqual(found, 1_000)
+
+    def test_the_kernels_stamp_is_taken(self):
+        """A datagram that lay in the buffer for a while arrived when it came."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+            receiver.setsockopt(*STAMPED, 1)
+            receiver.bind(("127.0.0.1", 0))
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+                before = time.monotonic_ns()
+                sender.sendto(b"x", receiver.getsockname())
+                after = time.monotonic_ns()
+            time.sleep(0.2)
+            arrived = thin.arrival_ns(receiver.recvmsg(16, 64)[1])
+        # Loopback delivers at once, or as soon as its own thread gets a CPU.
+        self.assertGreaterEqual(arrived, before - thin.CLOCK_READ_NS)
+        self.assertLess(arrived, after + 100_000_000)
 
 
 class Thin(unittest.TestCase):

@@ -22,6 +22,9 @@ LABEL = struct.Struct("!QQ")
 SO_TIMESTAMPNS = 35
 TIMESPEC = struct.Struct("@qq")
 BUFFER_BYTES = 16 << 20
+# Two clocks count as read together within this: three calls without an interruption take less.
+CLOCK_READ_NS = 5_000
+CLOCK_READS_MAX = 10
 # Datagrams before the measured ones: they find neighbours and open lanes.
 WARM_UP = 10
 
@@ -168,14 +171,33 @@ def receive(arguments):
     print(json.dumps({**report, "delays_ms": list(delays_ms.values())}))
 
 
-def arrival_ns(ancillary):
+def arrival_ns(ancillary, monotonic_ns=time.monotonic_ns, realtime_ns=time.time_ns):
     """When a datagram arrived, on CLOCK_MONOTONIC; now, if the kernel did not say."""
-    now = time.monotonic_ns()
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
             seconds, nanoseconds = TIMESPEC.unpack_from(data)
-            return now - max(0, time.time_ns() - (seconds * 1_000_000_000 + nanoseconds))
-    return now
+            stamp = seconds * 1_000_000_000 + nanoseconds
+            ahead, now = clocks_apart_ns(monotonic_ns, realtime_ns)
+            return min(stamp + ahead, now)
+    return monotonic_ns()
+
+
+def clocks_apart_ns(monotonic_ns, realtime_ns):
+    """How far the monotonic clock is ahead of the realtime one, and the monotonic clock now.
+
+    Whoever reads two clocks may lose the CPU in between. So one is read before and after the other:
+    they were read together to within half of what passed meanwhile, and the tightest of several
+    tries counts.
+    """
+    tightest = ahead = None
+    for _ in range(CLOCK_READS_MAX):
+        before, real, after = monotonic_ns(), realtime_ns(), monotonic_ns()
+        if tightest is None or after - before < tightest:
+            tightest = after - before
+            ahead = (before + after) // 2 - real
+        if tightest <= CLOCK_READ_NS:
+            break
+    return ahead, after
 
 
 def main():
