@@ -120,7 +120,7 @@ impl Lcore for RxLcore {
                 break;
             }
             let started = shardgate_dpdk::tsc::now_cycles();
-            let now = self.shared.clock.time(started);
+            let mut now = self.shared.clock.time(started);
             self.carry_out_commands(now);
             // Before the rings are emptied: what the units had dealt with is in them by now.
             let settled = self.units.settled(now, &self.shared, self.index);
@@ -134,7 +134,7 @@ impl Lcore for RxLcore {
             self.take_unsent();
             match phase {
                 Phase::Release => self.release_held(),
-                _ => moved += self.poll_wan(now, &mut counters),
+                _ => moved += self.poll_wan(&mut now, &mut counters),
             }
             if now.since(polled) >= POLL_EVERY {
                 polled = now;
@@ -274,7 +274,10 @@ impl RxLcore {
         }
     }
 
-    fn poll_wan(&mut self, now: Time, counters: &mut LcoreCounters) -> usize {
+    /// Takes what has arrived, and moves `now` on to after it was there: a time from before the poll
+    /// would, on a lcore that was kept from its CPU in between, be earlier than the arrival, and the
+    /// base of all queue delays too small.
+    fn poll_wan(&mut self, now: &mut Time, counters: &mut LcoreCounters) -> usize {
         let mut moved = 0;
         let mut burst = Burst::new();
         // Each queue is first in its turn, or the last would starve when the units are busy.
@@ -289,7 +292,11 @@ impl RxLcore {
             let (rx, port) = &mut self.wan_queues[queue];
             let port = *port;
             rx.burst(&mut burst);
+            if burst.is_empty() {
+                continue;
+            }
             moved += burst.len();
+            *now = self.shared.clock.now();
             let Some(address) = self.shared.ports[port].address else {
                 burst.clear();
                 continue;
@@ -298,21 +305,21 @@ impl RxLcore {
             for mut frame in burst.drain(..) {
                 self.rx.wan_bytes += frame.len() as u64;
                 let mut meta = frame.meta();
-                meta.rx_time = now;
+                meta.rx_time = *now;
                 meta.port = port as u8;
                 frame.set_meta(meta);
                 let served_by = &self.served_by;
                 let streams = |peer: u16| served_by.get(usize::from(peer)).map_or(0, Vec::len);
                 match self
                     .keys
-                    .sort(frame, address, self.shared.listen_port, now, streams)
+                    .sort(frame, address, self.shared.listen_port, *now, streams)
                 {
                     Sorted::ForUnit(mut datagram, header, key) => {
                         let owner = self.owner_of(&header, key.peer);
                         let slot = key.receiver_index as usize % shardgate_core::limits::KEY_SLOTS;
                         datagram.assign(slot as u16, key.peer, owner as u16);
                         if let Some((owner, opened)) = self.units.open(datagram) {
-                            self.hand_over(owner, opened, now);
+                            self.hand_over(owner, opened, *now);
                         }
                     }
                     Sorted::ForControl(frame) => self.hand_to_control(frame),
