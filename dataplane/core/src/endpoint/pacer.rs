@@ -21,6 +21,12 @@ const QUEUE_SEEN_MIN: Duration = Duration::from_millis(1);
 /// Rates below this are not paced: a few frames are no burst.
 const RATE_MIN: u64 = 100_000;
 
+/// Quarters of what the path delivers at which frames leave.
+const GAIN: u64 = 5;
+/// The same after a round trip in which frames waited for a path whose queue was empty: what a slow
+/// start asks for.
+const GAIN_UNQUEUED: u64 = 8;
+
 /// When how many bytes may leave.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pacer {
@@ -29,6 +35,11 @@ pub(super) struct Pacer {
     /// Bytes that may leave now; below zero if more has left.
     tokens: i64,
     at: Time,
+    /// Quarters of what the path delivers.
+    gain: u64,
+    /// Whether something had to wait since the gain was last judged, and when that was.
+    held: bool,
+    judged_at: Time,
 }
 
 impl Pacer {
@@ -38,13 +49,33 @@ impl Pacer {
         let seen = (minimum / 8).max(QUEUE_SEEN_MIN);
         let is_known = path.queue.largest(now).is_some_and(|queue| queue >= seen);
         let delivered = path.rate.bytes_per_second().filter(|_| is_known);
-        let rate = delivered.map_or(0, |rate| rate.saturating_add(rate / 4));
+        let queue = path.queue.current(now).unwrap_or_default();
+        self.judge(
+            queue >= seen / 2,
+            path.rtt.smoothed().unwrap_or_default(),
+            now,
+        );
+        let rate = delivered.map_or(0, |rate| rate.saturating_mul(self.gain) / 4);
         let rate = if rate < RATE_MIN { 0 } else { rate };
         if self.rate == 0 {
             self.tokens = 0;
             self.at = now;
         }
         self.rate = rate;
+    }
+
+    /// What was delivered is what was sent, not what the path can carry, if frames wait here while
+    /// its queue is empty: a flow in slow start is held back by the little there was before it.
+    fn judge(&mut self, is_queued: bool, round_trip: Duration, now: Time) {
+        if is_queued {
+            self.gain = GAIN;
+        } else if now.since(self.judged_at) < round_trip {
+            return;
+        } else if self.held {
+            self.gain = GAIN_UNQUEUED;
+        }
+        self.held = false;
+        self.judged_at = now;
     }
 
     fn depth(&self) -> i64 {
@@ -67,6 +98,7 @@ impl Pacer {
             return true;
         }
         self.refill(now);
+        self.held |= self.tokens <= 0;
         self.tokens > 0
     }
 
@@ -104,6 +136,7 @@ mod tests {
             rate: 10_000_000,
             tokens: 0,
             at: at(0),
+            ..Pacer::default()
         };
         assert!(!pacer.permits(at(0)));
         // Idle for long: a burst of 5 ms has gathered, no more.
@@ -123,6 +156,29 @@ mod tests {
             }
         }
         assert!((998..=1_002).contains(&later), "{later}");
+    }
+
+    #[test]
+    fn an_empty_queue_shows_that_the_path_carries_more() {
+        let mut pacer = Pacer {
+            rate: 1_000_000,
+            ..Pacer::default()
+        };
+        let ms = |ms: u64| at(ms * 1_000);
+        let mut judged = |held: bool, is_queued, now: u64| {
+            if held {
+                assert!(!pacer.permits(pacer.at));
+            }
+            pacer.judge(is_queued, Duration::from_millis(40), ms(now));
+            pacer.gain
+        };
+        assert_eq!(judged(false, true, 0), GAIN);
+        // Nothing waited, or not yet for a round trip.
+        assert_eq!(judged(false, false, 50), GAIN);
+        assert_eq!(judged(true, false, 60), GAIN);
+        assert_eq!(judged(false, false, 95), GAIN_UNQUEUED);
+        assert_eq!(judged(false, false, 140), GAIN_UNQUEUED);
+        assert_eq!(judged(true, true, 150), GAIN);
     }
 
     #[test]
