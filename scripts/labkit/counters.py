@@ -13,6 +13,8 @@ FIGURES = {
     "wan_rx_datagrams": "ports.wan0.rx_frames",
     "wan_tx_datagrams": "ports.wan0.tx_frames",
     "wan_rx_missed": "ports.wan0.rx_missed",
+    # Frames that got a place in a lane, and so in a shard.
+    "frames_entered": "peers.*.streams_out.*.frames",
     # Source shards sent for the first time; and everything that was numbered, and so sealed: those,
     # repeats, repair, and feedback.
     "shards_sent": "peers.*.streams_out.*.shards",
@@ -28,7 +30,10 @@ FIGURES = {
     "stream_resets": "peers.*.streams_in.*.resets",
     "stream_jumps": "peers.*.streams_in.*.jumps",
     "sessions_established": "sessions.*.sessions_established",
+    # What the control thread sends by itself: handshakes, ARP.
+    "control_frames": "network.sent",
 }
+FIGURES_OF_PORTS = ("lan_rx_frames", "lan_tx_frames", "wan_rx_datagrams", "wan_tx_datagrams")
 # What a person wants to see of a run.
 SUMMARY = (
     "lan_rx_frames", "shards_sent", "shards_received", "frames_delivered", "frames_straggled",
@@ -48,6 +53,8 @@ REASONS_AT_ENTRANCE = (
 # Frames that had a place in their lane and were not delivered all the same. (`incomplete` counts
 # the remains of frames whose places were passed over, and those are counted already.)
 REASONS_AT_DELIVERY = ("tx_full",)
+# What was numbered and counted as sent, and did not leave the WAN port.
+REASONS_AT_WAN_EXIT = ("seal_failed", "ring_full", "no_buffer", "tx_full", "stopping")
 
 # What the streams of a peer count. A program without one of them is an older one: that is `None`,
 # and a dash in a table.
@@ -62,9 +69,17 @@ OF_STREAMS = (
     "repairs_needless", "rebuilt_wrong",
 )  # fmt: skip
 STREAMS = ("streams_in", "streams_out")
-# What every shard costs, whatever the settings: Ethernet, IPv4, UDP, clear header, shard header,
-# tag (wire/SPEC.md).
-BYTES_PER_SHARD = 14 + 20 + 8 + 16 + 24 + 16
+# What every datagram costs: Ethernet, IPv4, UDP. And every shard, whatever the settings: that,
+# clear header, shard header, tag (wire/SPEC.md).
+BYTES_PER_DATAGRAM = 14 + 20 + 8
+BYTES_PER_SHARD = BYTES_PER_DATAGRAM + 16 + 24 + 16
+# What is sent beyond source shards, by name: how many datagrams, and their bytes when sealed.
+ADDITIONS = {
+    "repeats": ("repeats_sent", "repeat_bytes"),
+    "repair": ("repair_sent", "repair_bytes"),
+    "tail_repair": ("tail_repair_sent", "tail_repair_bytes"),
+    "feedback": ("feedback_sent", "feedback_bytes"),
+}
 
 # Reasons for the death of what an attacker or a bad line puts on the WAN.
 HANDSHAKE = "handshake.rejected"
@@ -94,6 +109,16 @@ def figure(document, name):
 def drops(document):
     """Deaths by reason; only those that happened."""
     return {reason: count for reason, count in _at(document, DROPS).items() if count}
+
+
+def growth_of_drops(before, after):
+    """By how much the deaths grew, by reason, over lists of documents of the gateways."""
+    grown = {}
+    for early, late in zip(before, after, strict=True):
+        counted = _at(early, DROPS)
+        for reason, count in _at(late, DROPS).items():
+            grown[reason] = grown.get(reason, 0) + count - counted[reason]
+    return {reason: count for reason, count in grown.items() if count}
 
 
 def dropped(document, reasons):
@@ -134,21 +159,52 @@ def growth_of_streams(before, after):
     return grown
 
 
-def bytes_added(before, after):
-    """What left the WAN ports beyond payload and the headers of its shards, as a share of that
-    payload: repair, repeats, feedback, probes. None if nothing was carried."""
-    payload = added = 0
-    for early, late in zip(before, after, strict=True):
-        grown = [
-            sum(_numbers(late, path.split("."))) - sum(_numbers(early, path.split(".")))
-            for path in (
-                "ports.wan0.tx_bytes",
-                "peers.*.streams_out.*.payload_bytes",
-                "peers.*.streams_out.*.shards",
-            )
-        ]
-        payload += grown[1]
-        added += grown[0] - grown[1] - BYTES_PER_SHARD * grown[2]
+def moved(before, after):
+    """True if anything entered or left a port between two lists of documents."""
+    return any(
+        figure(early, name) != figure(late, name)
+        for early, late in zip(before, after, strict=True)
+        for name in FIGURES_OF_PORTS
+    )
+
+
+def all_that_moved(before, after):
+    """Every number of a document that is another one later, by its path; for a person to read."""
+    early = dict(_leaves(before, ""))
+    moved = {path: late - early.get(path, 0) for path, late in _leaves(after, "")}
+    return {path: grown for path, grown in moved.items() if grown}
+
+
+def wan_bytes(before, after):
+    """Where the bytes that left the WAN ports went, over lists of documents of the gateways.
+
+    Payload, its shards' headers, what was added by cause, each with its outer headers; and the
+    rest, which is what the control threads send: handshakes, ARP.
+    """
+    pairs = list(zip(before, after, strict=True))
+
+    def grown(path):
+        steps = path.split(".")
+        return sum(
+            sum(_numbers(late, steps)) - sum(_numbers(early, steps)) for early, late in pairs
+        )
+
+    account = {
+        "payload": grown("peers.*.streams_out.*.payload_bytes"),
+        "headers": BYTES_PER_SHARD * grown("peers.*.streams_out.*.shards"),
+    }
+    counted = growth_of_streams(before, after)
+    for name, (sent, sealed) in ADDITIONS.items():
+        account[name] = (counted[sealed] or 0) + BYTES_PER_DATAGRAM * (counted[sent] or 0)
+    account["rest"] = grown("ports.wan0.tx_bytes") - sum(account.values())
+    return account
+
+
+def bytes_added(account):
+    """What was sent beyond payload and the headers of its shards, as a share of that payload:
+    repair, repeats, feedback, handshakes. None if nothing was carried."""
+    payload = account["payload"]
+    added = sum(account.values()) - payload - account["headers"]
     return added / payload if payload > 0 else None
 
 
@@ -201,6 +257,17 @@ def _at(document, path):
     for step in path.split("."):
         document = document[step]
     return document
+
+
+def _leaves(value, path):
+    if isinstance(value, dict):
+        for name, element in value.items():
+            yield from _leaves(element, f"{path}.{name}" if path else name)
+    elif isinstance(value, list):
+        for index, element in enumerate(value):
+            yield from _leaves(element, f"{path}.{index}")
+    elif type(value) in (int, float):
+        yield path, value
 
 
 def _numbers(value, steps):

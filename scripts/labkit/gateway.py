@@ -147,12 +147,20 @@ class Gateway:
 
     def start(self):
         """Starts the process and waits until it says that it is healthy."""
+        self.launch()
+        self.wait_until_healthy()
+
+    def launch(self):
+        """Starts the process."""
         self.file.write_text(as_toml(self.configuration))
         # EAL's runtime folder; it stays when the process ends.
         self.lab.sweep_up(registry.files_of_gateway(self.lab.name, self.side))
         self.process = self.lab.start(
             f"gw-{self.side}", (self.lab.binary, "run", "--config", self.file), f"gw-{self.side}"
         )
+
+    def wait_until_healthy(self):
+        """It says so when every lcore loops and the ports have link."""
         self.process.wait_until(self.healthy, "healthy")
 
     def stop(self):

@@ -9,10 +9,10 @@ import signal
 import sys
 import time
 
-from . import machine, registry, wan
+from . import counters, machine, registry, wan
 from .gateway import Gateway
 from .machine import LABS
-from .measure import reaches
+from .measure import await_answer
 from .process import LabError, Process, identity, run, say, within
 from .registry import NODES, PLAIN_NODES
 
@@ -39,6 +39,9 @@ OFFLOADS = ("rx", "off", "tx", "off", "sg", "off", "tso", "off", "gso", "off", "
 TCP_BUFFER_BYTES = 64 << 20
 WIREGUARD_MTU = 1420
 WIREGUARD_PORT = 51820
+# Longer than lcores take to publish what they counted; twice a second the gateways probe each other.
+SETTLING_S = 0.1
+SETTLING_LOOKS_MAX = 20
 # Three processes (two gateways, the emulator); the pools of each fit in this.
 HUGEPAGES_MIB_PER_PROCESS = 384
 
@@ -61,6 +64,17 @@ class Tunnel:
     @property
     def both(self):
         return (self.a, self.b)
+
+    def stats(self):
+        """Both documents, as soon as nothing moves, so that all figures are of one moment.
+
+        A gateway counts at its ports at once, and what its lcores did a little later.
+        """
+        looks = [[gateway.stats() for gateway in self.both]]
+        while len(looks) < 2 or counters.moved(*looks[-2:]) and len(looks) < SETTLING_LOOKS_MAX:
+            time.sleep(SETTLING_S)
+            looks.append([gateway.stats() for gateway in self.both])
+        return looks[-1]
 
 
 class Lab:
@@ -299,10 +313,21 @@ class Lab:
         self.wan = None
         return counters
 
-    def link_counters(self, node, device):
-        """The kernel's counters of an interface, as `ip -s -j link` names them."""
-        done = self.inside(node, "ip", "-s", "-j", "link", "show", "dev", device)
-        return json.loads(done.stdout)[0]["stats64"]
+    def link_counters(self, node):
+        """The kernel's counters of a node's interfaces, as `ip -s -j link` names them."""
+        links = json.loads(self.inside(node, "ip", "-s", "-j", "link").stdout)
+        return {link["ifname"]: link["stats64"] for link in links}
+
+    @contextlib.contextmanager
+    def silent_hosts(self):
+        """The hosts send nothing of their own: no ARP, which comes when nobody expects it."""
+        for side in "ab":
+            self.inside(f"host-{side}", "ip", "link", "set", "lan0", "arp", "off")
+        try:
+            yield
+        finally:
+            for side in "ab":
+                self.inside(f"host-{side}", "ip", "link", "set", "lan0", "arp", "on")
 
     # Carrying traffic
 
@@ -369,7 +394,9 @@ class Lab:
         ]
         try:
             for gateway in gateways:
-                gateway.start()
+                gateway.launch()
+            for gateway in gateways:
+                gateway.wait_until_healthy()
             if wait:
                 self._reached(self.flat("b"))
             yield Tunnel(*gateways, self.flat("b"))
@@ -385,12 +412,10 @@ class Lab:
         )
         return gateway.refusal()
 
-    def _reached(self, target, *, timeout=15.0):
+    def _reached(self, target, *, timeout=15):
         """Waits until host-a has an answer from host-b; returns the target."""
-        deadline = time.monotonic() + timeout
-        while not reaches(self.namespace("host-a"), target):
-            if time.monotonic() > deadline:
-                raise LabError(f"host-a does not reach {target} after {timeout:g} s")
+        if not await_answer(self.namespace("host-a"), target, timeout=timeout):
+            raise LabError(f"host-a does not reach {target} after {timeout:g} s")
         return target
 
 

@@ -63,6 +63,12 @@ def reaches(namespace, target, *, attempts=1, extra=()):
     return ping(namespace, target, count=attempts, interval=0.1, extra=extra).times_ms != []
 
 
+def await_answer(namespace, target, *, timeout=15):
+    """Pings until one is answered; True if that was in time."""
+    command = ["ping", "-n", "-c", 1, "-i", 0.05, "-w", timeout, target]
+    return run(*within(namespace, *command), check=False, timeout=timeout + 10).returncode == 0
+
+
 class Goodput:
     """One iperf3 run, as the receiver saw it."""
 
