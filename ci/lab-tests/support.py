@@ -41,6 +41,7 @@ from labkit.process import (  # noqa: E402, F401
     socket_within,
     stat_field,
 )
+from labkit.registry import NODES  # noqa: E402, F401
 
 SUMMARY = "summary:"
 # EAL's folders of a lab's gateways and emulators; the tests of DPDK have others.
