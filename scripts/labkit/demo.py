@@ -14,7 +14,6 @@ from .process import LabError, say
 from .table import number, table
 
 PATHS = (("clean", wan.CLEAN), ("lossy", wan.LOSSY))
-PING_COUNT = 150
 CARRIERS = ("no tunnel", "wireguard-go", "shardgate")
 HEADER = ("", "ping median", "95 %", "pings lost", "TCP cubic", "repeats by TCP")
 LINE = 78
@@ -23,7 +22,10 @@ LINE = 78
 def main():
     parser = options.parser("scripts/demo", __doc__)
     options.add_lab_options(parser)
-    parser.add_argument("--seconds", type=int, default=8, help="length of a TCP run (default: 8)")
+    parser.add_argument(
+        "--seconds", type=options.count, default=8, help="length of a TCP run (default: 8)"
+    )
+    parser.add_argument("--pings", type=options.count, default=150, help="default: 150")
     parser.add_argument("--keep", action="store_true", help="leave the lab up at the end")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     arguments = parser.parse_args()
@@ -59,7 +61,7 @@ def measure_all(lab, arguments):
         for carrier in CARRIERS:
             say(f"measuring: {path.describe()}: {carrier}")
             with carried(lab, carrier, arguments) as (target, tunnel):
-                rows.append({"carrier": carrier, **measure_one(lab, target, arguments.seconds)})
+                rows.append({"carrier": carrier, **measure_one(lab, target, arguments)})
                 if tunnel:
                     gateways = {gateway.side: gateway.stats() for gateway in tunnel.both}
         report["paths"].append(
@@ -83,9 +85,9 @@ def shardgate(lab, arguments):
     return lab.shardgate(placement=arguments.placement, settings=arguments.settings)
 
 
-def measure_one(lab, target, seconds):
-    ping = measure.ping(lab.namespace("host-a"), target, count=PING_COUNT)
-    goodput = measure.tcp_goodput(lab, target, seconds=seconds)
+def measure_one(lab, target, arguments):
+    ping = measure.ping(lab.namespace("host-a"), target, count=arguments.pings)
+    goodput = measure.tcp_goodput(lab, target, seconds=arguments.seconds)
     return {"ping": ping.as_json(), "tcp": goodput.as_json()}
 
 
