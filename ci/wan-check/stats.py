@@ -5,12 +5,15 @@ such comparisons, so a correct emulator fails one run in more than 10,000. Bound
 statistical (an emulator's own lateness) are stated as such, in milliseconds.
 """
 
+import functools
 import math
 from dataclasses import dataclass, field
 
 ALPHA = 1e-6
 # Normal quantile of ALPHA / 2.
 Z = 4.8916
+# A term of a tail so far below ALPHA adds nothing to it.
+NEGLIGIBLE = 1e-12
 # How late a departure may be on a machine that shares its cores, median: not statistical.
 LATE_MEDIAN_MS = 0.5
 # How unevenly late; it blurs a distribution, by at most its density (0.4 / sigma) times this.
@@ -89,25 +92,22 @@ def log_pmf(k, n, p):
     return choose + k * math.log(p) + (n - k) * math.log1p(-p)
 
 
+@functools.cache
 def binomial_range(n, p, alpha=ALPHA):
     """Least and greatest count whose tail, itself included, is above alpha / 2."""
+    middle = min(n, max(0, round(n * p)))
 
     def edge(step):
-        k = min(n, max(0, round(n * p)))
-        # The tail beyond k, summed outwards until its terms no longer matter.
-        while 0 <= k + step <= n and tail(k + step, step) > alpha / 2:
-            k += step
-        return k
-
-    def tail(k, step):
-        total, term = 0.0, 1.0
-        while 0 <= k <= n and term > 1e-12 * total:
-            term = math.exp(log_pmf(k, n, p))
-            total += term
-            k += step
-            if term == 0.0:
-                break
-        return total
+        # Terms fall from the middle outwards: out to where they no longer matter ...
+        terms = [math.exp(log_pmf(middle, n, p))]
+        while 0 <= middle + step * len(terms) <= n and terms[-1] > NEGLIGIBLE * alpha:
+            terms.append(math.exp(log_pmf(middle + step * len(terms), n, p)))
+        # ... and back, until what was passed is enough.
+        tail, at = 0.0, len(terms)
+        while at > 1 and tail <= alpha / 2:
+            at -= 1
+            tail += terms[at]
+        return middle + step * (at if tail > alpha / 2 else 0)
 
     return edge(-1), edge(1)
 

@@ -11,6 +11,7 @@ bounds and lab.py for the set-up.
 """
 
 import argparse
+import collections
 import dataclasses
 import json
 import os
@@ -242,13 +243,14 @@ def synthetic(profile, frame_len, count, per_second, seed):
     bad = draw.random() < profile.loss
     stay = profile.loss if profile.burst == 1 else 1 - 1 / profile.burst
     enter = profile.loss if profile.burst == 1 else profile.loss / (profile.burst * (1 - profile.loss))
-    idle_at, out, waiting = 0.0, [], []
+    idle_at, out, waiting = 0.0, [], collections.deque()
     for seq in range(count):
         now = seq / per_second
         measured.entered.append((seq, now))
         sent_at = now
         if profile.rate:
-            waiting = [at for at in waiting if at > now]
+            while waiting and waiting[0] <= now:
+                waiting.popleft()
             if len(waiting) > profile.queue_limit():
                 continue
             sent_at = max(now, idle_at) + frame_len * 8 / profile.rate / 1e6
