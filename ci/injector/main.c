@@ -1,47 +1,27 @@
 // Puts frames on a device at a rate: those of a file, over and over, or copies of what passes by.
 
 #define _GNU_SOURCE
-#include <arpa/inet.h>
+#include <err.h>
 #include <errno.h>
 #include <linux/if_packet.h>
 #include <net/ethernet.h>
-#include <net/if.h>
 #include <poll.h>
-#include <signal.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
-#include <unistd.h>
+
+#include "tool.h"
 
 #define BATCH 32
 #define FRAME_LEN_MAX 2048
 #define FRAMES_MAX 65536
 #define TICK_NS 1000000u
-#define SECOND_NS 1000000000u
 #define SOCKET_BUFFER_BYTES (64 << 20)
 #define UDP_PORT_OFFSET 36  // Ethernet, IPv4 without options, source port
 #define UDP_PROTOCOL_OFFSET 23
-
-static volatile sig_atomic_t stopping;
-
-static void stop(int number) {
-    (void)number;
-    stopping = 1;
-}
-
-__attribute__((noreturn, format(printf, 1, 2))) static void die(const char *format, ...) {
-    va_list arguments;
-    va_start(arguments, format);
-    fputs("injector: ", stderr);
-    vfprintf(stderr, format, arguments);
-    fputc('\n', stderr);
-    va_end(arguments);
-    exit(1);
-}
 
 __attribute__((noreturn)) static void usage(void) {
     fputs("usage: injector send DEVICE FILE RATE SECONDS\n"
@@ -56,32 +36,17 @@ __attribute__((noreturn)) static void usage(void) {
     exit(2);
 }
 
-static uint64_t now_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * SECOND_NS + (uint64_t)now.tv_nsec;
-}
-
 static double number(const char *text, const char *what, double min, double max) {
     char *end;
     double value = strtod(text, &end);
     if (end == text || *end || !(value >= min && value <= max))
-        die("%s is '%s': must be %g to %g", what, text, min, max);
+        errx(1, "%s is '%s': must be %g to %g", what, text, min, max);
     return value;
 }
 
 static int open_device(const char *name, int protocol) {
-    int fd = socket(AF_PACKET, SOCK_RAW, 0), bytes = SOCKET_BUFFER_BYTES;
-    if (fd < 0) die("raw socket: %s", strerror(errno));
-    setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof bytes);
-    setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes);
-    struct sockaddr_ll at = {
-        .sll_family = AF_PACKET,
-        .sll_protocol = htons((uint16_t)protocol),
-        .sll_ifindex = (int)if_nametoindex(name),
-    };
-    if (at.sll_ifindex == 0) die("%s: no such device", name);
-    if (bind(fd, (struct sockaddr *)&at, sizeof at) != 0) die("%s: %s", name, strerror(errno));
+    int fd = raw_socket(SOCKET_BUFFER_BYTES);
+    bind_device(fd, name, protocol);
     return fd;
 }
 
@@ -101,19 +66,19 @@ static struct frame *frame_at(size_t index) {
 
 static void load(const char *file) {
     FILE *in = fopen(file, "rb");
-    if (!in) die("%s: %s", file, strerror(errno));
+    if (!in) err(1, "%s", file);
     uint8_t head[2];
     while (fread(head, 1, sizeof head, in) == sizeof head) {
         uint16_t len = (uint16_t)(head[0] << 8 | head[1]);
         if (len == 0 || len > FRAME_LEN_MAX || count == FRAMES_MAX)
-            die("%s: frame %zu: its length is %u, or it is one too many", file, count, len);
+            errx(1, "%s: frame %zu: its length is %u, or it is one too many", file, count, len);
         struct frame *frame = frame_at(count);
         frame->len = len;
-        if (fread(frame->data, 1, len, in) != len) die("%s: frame %zu is cut off", file, count);
+        if (fread(frame->data, 1, len, in) != len) errx(1, "%s: frame %zu is cut off", file, count);
         count++;
     }
     fclose(in);
-    if (count == 0) die("%s: no frames", file);
+    if (count == 0) errx(1, "%s: no frames", file);
 }
 
 static uint64_t sent, refused, overheard, overrun;
@@ -132,7 +97,7 @@ static void send_burst(int fd, size_t index, size_t many) {
         }
         int taken = sendmmsg(fd, messages, (unsigned)batch, 0);
         if (taken < 0 && errno != ENOBUFS && errno != EAGAIN && errno != EINTR)
-            die("send: %s", strerror(errno));
+            err(1, "send");
         size_t done = taken > 0 ? (size_t)taken : 0;
         sent += done;
         refused += batch - done;
@@ -233,9 +198,8 @@ int main(int argc, char **argv) {
     double rate = number(argv[4], "RATE", 1, 1e7);
     double seconds = number(argv[5], "SECONDS", 0.001, 86400);
     frames = calloc(FRAMES_MAX, sizeof *frames);
-    if (!frames) die("no memory");
-    signal(SIGTERM, stop);
-    signal(SIGINT, stop);
+    if (!frames) err(1, "calloc");
+    stop_on_signals();
     int to = open_device(argv[sends ? 2 : 3], 0);
     if (sends) load(argv[3]);
     int from = echoes ? open_device(argv[2], ETH_P_ALL) : -1;

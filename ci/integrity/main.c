@@ -1,76 +1,37 @@
 // Sends, receives and judges frames between two hosts; see usage().
 
 #define _GNU_SOURCE
-#include <arpa/inet.h>
+#include <err.h>
 #include <errno.h>
 #include <linux/if_packet.h>
 #include <net/ethernet.h>
-#include <net/if.h>
-#include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "frames.h"
+#include "tool.h"
 
 #define BURST 32
 #define SOCKET_BUFFER_BYTES (256 << 20)
 #define VLAN_TAG_LEN 4
 
-static volatile sig_atomic_t stopping;
-
-static void stop(int number) {
-    (void)number;
-    stopping = 1;
-}
-
-__attribute__((noreturn, format(printf, 1, 2))) static void die(const char *format, ...) {
-    va_list arguments;
-    va_start(arguments, format);
-    fputs("integrity: ", stderr);
-    vfprintf(stderr, format, arguments);
-    fputc('\n', stderr);
-    va_end(arguments);
-    exit(1);
-}
-
-static uint64_t now_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 static void sleep_until(uint64_t when) {
-    struct timespec until = {(time_t)(when / 1000000000u), (long)(when % 1000000000u)};
+    struct timespec until = {(time_t)(when / SECOND_NS), (long)(when % SECOND_NS)};
     while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR && !stopping) {
     }
 }
 
 // A raw socket on a device: everything that arrives there, nothing that leaves.
 static int open_device(const char *device) {
-    int fd = socket(AF_PACKET, SOCK_RAW, 0);
-    if (fd < 0) die("raw socket: %s", strerror(errno));
-    int on = 1, bytes = SOCKET_BUFFER_BYTES;
-    // Sizes and flags are set before the socket is bound, so that nothing is missed or extra.
-    if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof bytes) != 0 ||
-        setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes) != 0)
-        die("socket buffers: %s", strerror(errno));
+    int fd = raw_socket(SOCKET_BUFFER_BYTES), on = 1;
     if (setsockopt(fd, SOL_PACKET, PACKET_AUXDATA, &on, sizeof on) != 0 ||
         setsockopt(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, &on, sizeof on) != 0)
-        die("packet socket: %s", strerror(errno));
-    struct sockaddr_ll address = {
-        .sll_family = AF_PACKET,
-        .sll_protocol = htons(ETH_P_ALL),
-        .sll_ifindex = (int)if_nametoindex(device),
-    };
-    if (address.sll_ifindex == 0) die("no device %s", device);
-    if (bind(fd, (struct sockaddr *)&address, sizeof address) != 0)
-        die("%s: %s", device, strerror(errno));
+        err(1, "packet socket");
+    bind_device(fd, device, ETH_P_ALL);
     return fd;
 }
 
@@ -84,7 +45,7 @@ static void send_all(int fd, struct mmsghdr *messages, unsigned count) {
             // A queue below is full: it takes the rest a moment later.
             sleep_until(now_ns() + 50000);
         } else if (errno != EINTR) {
-            die("send: %s", strerror(errno));
+            err(1, "send");
         }
     }
 }
@@ -98,7 +59,7 @@ struct burst {
 
 static struct burst *burst_new(void) {
     struct burst *burst = calloc(1, sizeof *burst);
-    if (!burst) die("out of memory");
+    if (!burst) err(1, "calloc");
     for (int i = 0; i < BURST; i++) {
         burst->parts[i].iov_base = burst->frames[i];
         burst->messages[i].msg_hdr.msg_iov = &burst->parts[i];
@@ -217,11 +178,11 @@ static int run_receive(int fd, const struct plan *plan, double idle_s) {
     schedule_start(&schedule, plan);
     while (schedule_next(&schedule, &number, &seq, &size)) flows[number].expected++;
     for (uint32_t i = 0; i < plan->flows; i++)
-        if (!(flows[i].seen = calloc(flows[i].expected / 8 + 1, 1))) die("out of memory");
+        if (!(flows[i].seen = calloc(flows[i].expected / 8 + 1, 1))) err(1, "calloc");
     struct burst *burst = burst_new();
     struct timeval step = {.tv_usec = 100000};
     if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &step, sizeof step) != 0)
-        die("socket timeout: %s", strerror(errno));
+        err(1, "socket timeout");
     fputs("ready\n", stderr);
 
     struct tally tally = {0};
@@ -235,7 +196,7 @@ static int run_receive(int fd, const struct plan *plan, double idle_s) {
             burst->messages[i].msg_hdr.msg_controllen = sizeof burst->control[i];
         }
         int count = recvmmsg(fd, burst->messages, BURST, MSG_WAITFORONE, NULL);
-        if (count < 0 && errno != EAGAIN && errno != EINTR) die("receive: %s", strerror(errno));
+        if (count < 0 && errno != EAGAIN && errno != EINTR) err(1, "receive");
         for (int i = 0; i < count; i++) {
             size_t len = restore_tag(&burst->messages[i].msg_hdr, burst->frames[i],
                                      burst->messages[i].msg_len);
@@ -266,7 +227,7 @@ static int run_harm(int in, int out, uint32_t every) {
     struct burst *burst = burst_new();
     struct timeval step = {.tv_usec = 100000};
     if (setsockopt(in, SOL_SOCKET, SO_RCVTIMEO, &step, sizeof step) != 0)
-        die("socket timeout: %s", strerror(errno));
+        err(1, "socket timeout");
     fputs("ready\n", stderr);
     uint64_t seen = 0, lost = 0, doubled = 0, damaged = 0, delayed = 0;
     uint8_t held[FRAME_MAX + 64];
@@ -292,10 +253,10 @@ static int run_harm(int in, int out, uint32_t every) {
             continue;
         default: break;
         }
-        if (send(out, frame, len, 0) < 0) die("send: %s", strerror(errno));
+        if (send(out, frame, len, 0) < 0) err(1, "send");
         // A held frame leaves after the next one of its flow.
         if (held_len && flow == held_flow) {
-            if (send(out, held, held_len, 0) < 0) die("send: %s", strerror(errno));
+            if (send(out, held, held_len, 0) < 0) err(1, "send");
             held_len = 0;
             delayed++;
         }
@@ -342,9 +303,7 @@ int main(int argc, char **argv) {
     if (plan.flows == 0 || plan.flows > FLOWS_MAX || plan.size_min < FRAME_MIN ||
         plan.size_max < plan.size_min || plan.size_max > FRAME_MAX - VLAN_TAG_LEN)
         usage();
-    struct sigaction action = {.sa_handler = stop};
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGINT, &action, NULL);
+    stop_on_signals();
     int fd = open_device(argv[2]);
     if (strcmp(argv[1], "send") == 0)
         return run_send(fd, &plan, argument(argc, argv, "--rate", 10000));

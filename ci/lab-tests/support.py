@@ -182,11 +182,13 @@ _tool_folder = contextlib.ExitStack()
 
 @functools.cache
 def compiled(name, *sources):
-    """A C program of ci/, compiled once per run."""
+    """A C program of ci/, with what such programs share, compiled once per run."""
     folder = _tool_folder.enter_context(tempfile.TemporaryDirectory(prefix="shardgate-"))
     path = pathlib.Path(folder, name)
-    sources = [ROOT / "ci" / name / source for source in sources]
-    run("cc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-o", path, *sources)
+    common = ROOT / "ci" / "common"
+    sources = [common / "tool.c", *(ROOT / "ci" / name / source for source in sources)]
+    strict = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror")
+    run("cc", *strict, "-I", common, "-o", path, *sources)
     return path
 
 
