@@ -6,16 +6,10 @@ mod common;
 use proptest::prelude::*;
 use shardgate_sim::evaluate::plain_gateways;
 use shardgate_sim::path::PathProfile;
-use shardgate_sim::tcp::{self, TcpConfig, TcpCounters, TcpReceiver, TcpSender};
+use shardgate_sim::tcp::{self, TcpConfig, TcpCounters, TcpSender};
 use shardgate_sim::world::{FlowId, Site, World};
 
-use common::{Fate, at, wires, world};
-
-fn delivered(world: &World, flow: FlowId) -> u64 {
-    let receiver: &TcpReceiver = world.host(flow, Site::B).expect("a receiver");
-    assert_eq!(receiver.wrong_bytes(), 0);
-    receiver.delivered()
-}
+use common::{Fate, any_path, at, delivered, wires, world};
 
 fn counters(world: &World, flow: FlowId) -> TcpCounters {
     let sender: &TcpSender = world.host(flow, Site::A).expect("a sender");
@@ -241,18 +235,8 @@ proptest! {
         seed: u64,
         bytes in 1u64..300_000,
         ecn: bool,
-        delay_ms in 0.0..80.0,
-        jitter_ms in 0.0..20.0,
-        rate in prop::option::of(1.0..300.0),
-        loss in 0.0..0.2,
-        burst in 1.0..3.0,
-        reorder in 0.0..0.2,
-        duplicate in 0.0..0.2,
-        corrupt in 0.0..0.1,
+        path in any_path(),
     ) {
-        let path = PathProfile {
-            delay_ms, jitter_ms, rate, loss, burst, reorder, duplicate, corrupt, ..PathProfile::default()
-        };
         let mut world = world(plain_gateways(0), &path, seed);
         let config = TcpConfig { bytes: Some(bytes), ecn, ..TcpConfig::default() };
         let flow = tcp::add_flow(&mut world, Site::A, config);

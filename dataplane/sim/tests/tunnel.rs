@@ -8,11 +8,11 @@ use shardgate_core::drop_reason::DropReason;
 use shardgate_sim::evaluate::{self, Options, plain_gateways, sharded_gateways};
 use shardgate_sim::gateway::ShardedGateway;
 use shardgate_sim::path::PathProfile;
-use shardgate_sim::tcp::{self, TcpConfig, TcpReceiver};
+use shardgate_sim::tcp::{self, TcpConfig};
 use shardgate_sim::traffic::{self, DatagramConfig, DatagramSink, FlowReport, Schedule};
 use shardgate_sim::world::{Site, World};
 
-use common::{Fate, at, wires, world};
+use common::{Fate, any_path, at, delivered, wires, world};
 
 fn tunnel(path: &PathProfile, seed: u64) -> World {
     world(
@@ -238,10 +238,7 @@ fn a_flow_comes_back_from_its_timeouts() {
     let flow = tcp::add_flow(&mut world, Site::A, config);
     traffic::add_flow(&mut world, Site::B, DatagramConfig::thin());
     world.run_until(at(60.0));
-    let receiver = world
-        .host::<TcpReceiver>(flow, Site::B)
-        .expect("a receiver");
-    assert_eq!(receiver.delivered(), 116_755);
+    assert_eq!(delivered(&world, flow), 116_755);
 }
 
 proptest! {
@@ -252,32 +249,19 @@ proptest! {
     fn a_stream_arrives_whole(
         seed: u64,
         bytes in 1u64..300_000,
-        delay_ms in 0.0..80.0,
-        jitter_ms in 0.0..20.0,
-        rate in prop::option::of(1.0..300.0),
-        loss in 0.0..0.2,
-        burst in 1.0..3.0,
-        reorder in 0.0..0.2,
-        duplicate in 0.0..0.2,
-        corrupt in 0.0..0.1,
+        path in any_path(),
     ) {
-        let path = PathProfile {
-            delay_ms, jitter_ms, rate, loss, burst, reorder, duplicate, corrupt, ..PathProfile::default()
-        };
         let mut world = tunnel(&path, seed);
         let config = TcpConfig { bytes: Some(bytes), ..TcpConfig::default() };
         let flow = tcp::add_flow(&mut world, Site::A, config);
         traffic::add_flow(&mut world, Site::B, DatagramConfig::thin());
         // Timeouts back off to two minutes: a run of lost SYNs may take long to get over.
         let mut until = 1.0;
-        let delivered = |world: &World| {
-            world.host::<TcpReceiver>(flow, Site::B).expect("a receiver").delivered()
-        };
-        while delivered(&world) < bytes && until < 2_000.0 {
+        while delivered(&world, flow) < bytes && until < 2_000.0 {
             world.run_until(at(until));
             until *= 1.5;
         }
-        prop_assert_eq!(delivered(&world), bytes);
+        prop_assert_eq!(delivered(&world, flow), bytes);
         prop_assert!(world.integrity().is_sound(), "{:?}", world.integrity());
     }
 }

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use proptest::prelude::*;
 use shardgate_core::time::Time;
 use shardgate_sim::gateway::{Gateway, Output, SentBytes};
 use shardgate_sim::path::PathProfile;
-use shardgate_sim::world::World;
+use shardgate_sim::tcp::TcpReceiver;
+use shardgate_sim::world::{FlowId, Site, World};
 
 /// A point in virtual time.
 pub fn at(seconds: f64) -> Time {
@@ -15,6 +17,32 @@ pub fn at(seconds: f64) -> Time {
 /// A world over one path.
 pub fn world(gateways: [Box<dyn Gateway>; 2], path: &PathProfile, seed: u64) -> World {
     World::new(gateways, std::slice::from_ref(path), seed).expect("a valid profile")
+}
+
+/// Any path short of one that loses everything.
+pub fn any_path() -> impl Strategy<Value = PathProfile> {
+    let pace = (0.0..80.0, 0.0..20.0, prop::option::of(1.0..300.0));
+    let harm = (0.0..0.2, 1.0..3.0, 0.0..0.2, 0.0..0.2, 0.0..0.1);
+    (pace, harm).prop_map(
+        |((delay_ms, jitter_ms, rate), (loss, burst, reorder, duplicate, corrupt))| PathProfile {
+            delay_ms,
+            jitter_ms,
+            rate,
+            loss,
+            burst,
+            reorder,
+            duplicate,
+            corrupt,
+            ..PathProfile::default()
+        },
+    )
+}
+
+/// Bytes of a TCP flow from A that have reached the receiver at B, in order and right.
+pub fn delivered(world: &World, flow: FlowId) -> u64 {
+    let receiver: &TcpReceiver = world.host(flow, Site::B).expect("a receiver");
+    assert_eq!(receiver.wrong_bytes(), 0);
+    receiver.delivered()
 }
 
 /// What a [`Wire`] does to a frame.
