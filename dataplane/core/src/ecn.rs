@@ -1,7 +1,7 @@
 //! Explicit congestion notification (RFC 3168) in the frames of the LAN.
 
 use crate::classify::{IpAt, find_ip};
-use crate::mss::mended_checksum;
+use crate::wire::checksum;
 
 /// The two ECN bits: not capable, ECT(1), ECT(0), congestion experienced.
 const ECN: u8 = 0b11;
@@ -34,7 +34,7 @@ fn mark_ipv4(packet: &mut [u8]) -> bool {
     if new != old {
         header[1] |= ECN;
         let checksum = u16::from_be_bytes([header[10], header[11]]);
-        let checksum = mended_checksum(checksum, old, new).to_be_bytes();
+        let checksum = checksum::update(checksum, old, new).to_be_bytes();
         header[10..12].copy_from_slice(&checksum);
     }
     true
@@ -56,6 +56,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::wire::checksum::{fold, sum};
 
     fn ethernet(tags: usize, ethertype: u16) -> Vec<u8> {
         let mut frame = vec![2; 12];
@@ -67,17 +68,6 @@ mod tests {
         frame
     }
 
-    fn sum(header: &[u8]) -> u16 {
-        let words = header
-            .chunks(2)
-            .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]));
-        let mut sum: u32 = words.sum();
-        while sum > 0xffff {
-            sum = (sum & 0xffff) + (sum >> 16);
-        }
-        !(sum as u16)
-    }
-
     /// An IPv4 frame with a sound header checksum and `words` words of options.
     fn ipv4(tags: usize, tos: u8, ident: u16, words: usize) -> (Vec<u8>, usize) {
         let mut frame = ethernet(tags, 0x0800);
@@ -86,7 +76,7 @@ mod tests {
         header.extend_from_slice(&ident.to_be_bytes());
         header.extend_from_slice(&[0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
         header.resize(20 + 4 * words, 1);
-        let checksum = sum(&header);
+        let checksum = !fold(sum(&header));
         header[10..12].copy_from_slice(&checksum.to_be_bytes());
         frame.extend_from_slice(&header);
         frame.resize(frame.len() + 20, 0xaa);
@@ -154,7 +144,7 @@ mod tests {
             let mut frame = before.clone();
             let capable = tos & ECN != NOT_CAPABLE;
             prop_assert_eq!(mark_ce(&mut frame), capable);
-            prop_assert_eq!(sum(&frame[at..at + 20 + 4 * words]), 0);
+            prop_assert_eq!(fold(sum(&frame[at..at + 20 + 4 * words])), 0xffff);
             let marked = if capable { tos | ECN } else { tos };
             let (expected, _) = ipv4(tags, marked, ident, words);
             prop_assert_eq!(&frame, &expected);

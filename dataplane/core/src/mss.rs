@@ -1,6 +1,7 @@
 //! Clamping TCP's maximum segment size, so that a segment fits one shard.
 
 use crate::classify::TcpAt;
+use crate::wire::checksum;
 
 const TCP_HEADER_LEN: usize = 20;
 const FLAG_SYN: u8 = 0x02;
@@ -47,18 +48,9 @@ pub fn clamp_mss(frame: &mut [u8], at: TcpAt, frame_max: usize) -> bool {
         }
     };
     let checksum = u16::from_be_bytes([tcp[16], tcp[17]]);
-    let checksum = mended_checksum(checksum, in_sum(old), in_sum(mss_max));
+    let checksum = checksum::update(checksum, in_sum(old), in_sum(mss_max));
     tcp[16..18].copy_from_slice(&checksum.to_be_bytes());
     true
-}
-
-/// An Internet checksum after one word under it has changed (RFC 1624, equation 3).
-pub(crate) fn mended_checksum(checksum: u16, old: u16, new: u16) -> u16 {
-    let mut sum = u32::from(!checksum) + u32::from(!old) + u32::from(new);
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
 }
 
 /// Offset of the MSS option's value in a TCP header.
@@ -85,23 +77,13 @@ fn find_mss(header: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::checksum::{fold, sum};
 
     const AT: TcpAt = TcpAt {
         ip: 14,
         tcp: 34,
         is_ipv4: true,
     };
-
-    fn checksum(tcp: &[u8]) -> u16 {
-        let mut sum: u32 = tcp
-            .chunks(2)
-            .map(|c| u32::from(c[0]) << 8 | c.get(1).map_or(0, |&b| u32::from(b)))
-            .sum();
-        while sum > 0xffff {
-            sum = (sum & 0xffff) + (sum >> 16);
-        }
-        !(sum as u16)
-    }
 
     /// A SYN whose MSS option begins after `nops` no-operations; the checksum covers the TCP part.
     fn syn(nops: usize, mss: u16) -> Vec<u8> {
@@ -115,8 +97,8 @@ mod tests {
             tcp.push(OPTION_END);
         }
         tcp[12] = ((tcp.len() / 4) as u8) << 4;
-        let sum = checksum(&tcp);
-        tcp[16..18].copy_from_slice(&sum.to_be_bytes());
+        let checksum = !fold(sum(&tcp));
+        tcp[16..18].copy_from_slice(&checksum.to_be_bytes());
         frame.extend_from_slice(&tcp);
         frame
     }
@@ -128,7 +110,7 @@ mod tests {
             assert!(clamp_mss(&mut frame, AT, 1408));
             let value_at = 34 + 20 + nops + 2;
             assert_eq!(frame[value_at..value_at + 2], 1354u16.to_be_bytes());
-            assert_eq!(checksum(&frame[34..]), 0, "{nops} no-operations");
+            assert_eq!(fold(sum(&frame[34..])), 0xffff, "{nops} no-operations");
             assert!(!clamp_mss(&mut frame, AT, 1408));
         }
     }

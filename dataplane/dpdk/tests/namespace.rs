@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use common::eal;
 use shardgate_core::buffer::{Buffer, BufferPool};
 use shardgate_core::limits::HEADROOM;
+use shardgate_core::wire::checksum::{fold, sum};
 use shardgate_dpdk::{
     Burst, Error, Mbuf, Pool, Port, PortConfig, PortStats, RxQueue, TxQueue, af_packet,
 };
@@ -449,11 +450,8 @@ fn udp(port: u16, payload: &[u8]) -> Vec<u8> {
 /// Fills in the checksum of a frame's IPv4 header.
 fn checksum(frame: &mut [u8]) {
     frame[24..26].fill(0);
-    let sum = frame[14..34].chunks(2).fold(0u32, |sum, pair| {
-        sum + u32::from(u16::from_be_bytes([pair[0], pair[1]]))
-    });
-    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
-    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    let checksum = !fold(sum(&frame[14..34]));
+    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
 }
 
 #[test]

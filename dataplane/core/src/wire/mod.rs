@@ -1,5 +1,6 @@
 //! What stands on the wire; its specification is `SPEC.md` beside this file.
 
+pub mod checksum;
 pub mod feedback;
 pub mod frame;
 pub mod handshake;

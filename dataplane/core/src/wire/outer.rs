@@ -4,6 +4,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::buffer::Buffer;
 use crate::drop_reason::DropReason;
+use crate::wire::checksum::{fold, sum};
 
 /// Bytes of an Ethernet header without a VLAN tag.
 pub const ETHERNET_LEN: usize = 14;
@@ -22,30 +23,6 @@ const TTL: u8 = 64;
 /// Bytes of IP and UDP header in front of a datagram to `remote`.
 pub fn ip_udp_len(remote: IpAddr) -> usize {
     UDP_LEN + if remote.is_ipv4() { IPV4_LEN } else { IPV6_LEN }
-}
-
-/// The ones' complement sum (RFC 1071) of `bytes` as big-endian 16-bit words, not folded; the
-/// last byte of an odd length counts as the high half of a word.
-///
-/// Words are added in the machine's order and swapped once at the end: the sum does not mind
-/// (RFC 1071, 2B), and the loop vectorises.
-fn sum(bytes: &[u8]) -> u64 {
-    let (words, rest) = bytes.as_chunks::<4>();
-    let mut sum: u64 = words
-        .iter()
-        .map(|&word| u64::from(u32::from_ne_bytes(word)))
-        .sum();
-    let mut last = [0; 4];
-    last[..rest.len()].copy_from_slice(rest);
-    sum += u64::from(u32::from_ne_bytes(last));
-    u64::from(fold(sum).to_be())
-}
-
-fn fold(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
 }
 
 fn pseudo_header_sum(local: IpAddr, remote: IpAddr, udp_len: usize) -> u64 {

@@ -12,9 +12,10 @@
 use shardgate_core::classify::classify;
 use shardgate_core::mss::clamp_mss;
 use shardgate_core::time::Time;
+use shardgate_core::wire::checksum::{fold, sum};
 
 use super::{Gateway, Output, SentBytes};
-use crate::packet::{ETHERNET_LEN, IPV4_LEN, UDP_LEN, fold, hash, sum};
+use crate::packet::{ETHERNET_LEN, IPV4_LEN, UDP_LEN, hash};
 use crate::world::mac_of;
 
 const OUTER_LEN: usize = ETHERNET_LEN + IPV4_LEN + UDP_LEN;

@@ -6,11 +6,11 @@
 //! | Ethernet | IPv4    | UDP or TCP header  | payload |
 //! ```
 
-mod checksum;
 mod segment;
 
-pub use checksum::{fold, sum};
 pub use segment::{Flags, SYN_MSS_OPTION, SackBlocks, Segment, TIMESTAMPED_HEADER_LEN};
+
+use shardgate_core::wire::checksum::{fold, sum};
 
 use crate::world::Address;
 

@@ -1,6 +1,8 @@
 //! TCP segments on the wire: header, and the options that hosts use today.
 
-use super::{Ecn, Ends, PROTOCOL_TCP, TRANSPORT_AT, begin, fold, is_sound, pseudo_header, sum};
+use shardgate_core::wire::checksum::{fold, sum};
+
+use super::{Ecn, Ends, PROTOCOL_TCP, TRANSPORT_AT, begin, is_sound, pseudo_header};
 
 /// Bytes of a TCP header without options.
 const TCP_LEN: usize = 20;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use shardgate_core::time::Time;
+use shardgate_core::wire::checksum;
 use shardgate_sim::gateway::{Gateway, Output, SentBytes};
 use shardgate_sim::path::PathProfile;
 use shardgate_sim::tcp::TcpReceiver;
@@ -88,11 +89,10 @@ impl<F: FnMut(u64, &[u8]) -> Fate + 'static> Gateway for Wire<F> {
         self.sent.frames += frame.len() as u64;
         if fate == Fate::Mark && frame[15] & 0b11 == 0b10 {
             self.marked += 1;
+            let word = |at: usize| u16::from_be_bytes([datagram[at], datagram[at + 1]]);
+            let checksum = checksum::update(word(24), word(14), word(14) | 0b11);
             datagram[15] |= 0b11;
-            // RFC 1624 for a word that grows by one.
-            let sum = u16::from_be_bytes([datagram[24], datagram[25]]);
-            let sum = sum.checked_sub(1).unwrap_or(0xfffe);
-            datagram[24..26].copy_from_slice(&sum.to_be_bytes());
+            datagram[24..26].copy_from_slice(&checksum.to_be_bytes());
         }
     }
 
