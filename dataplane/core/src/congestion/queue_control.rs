@@ -30,13 +30,15 @@ const DRAIN_BEFORE: f64 = 10.0;
 const FRUITLESS_MAX: u32 = 8;
 /// How long signals are held back when others share the bottleneck; three times as long if the
 /// next attempt fails as well.
-const COMPETE_FOR: Duration = Duration::from_secs(10);
+const COMPETE_FOR: Duration = Duration::from_secs(20);
 const ATTEMPTS_MAX: u32 = 3;
 /// How long the base is remembered that was seen before others came.
 const FLOOR_FOR: Duration = Duration::from_secs(60);
 /// Frames spared after each that carries a signal: whatever is measured, the control itself never
 /// takes more than one in five, and never the repeats of a sender that is down to its timeouts.
 const SPARED_MIN: u32 = 4;
+/// Rounds of losses that signals given in vain excuse, at the most.
+const EXCUSED_MAX: u32 = 4;
 /// Losses passed on in a round trip at the most: a slow start that overshoots loses hundreds, and its
 /// sender needs to hear of it once.
 const PASS_MAX: u32 = 8;
@@ -73,6 +75,9 @@ struct Pass {
     noted_at: Time,
     /// When the round trip began.
     began_at: Option<Time>,
+    /// Round trips whose losses are kept from the senders, which have already slowed down for a
+    /// signal instead.
+    excused: u32,
 }
 
 impl Pass {
@@ -97,6 +102,13 @@ impl Pass {
                 return false;
             }
             _ => self.began_at = Some(now),
+        }
+        if self.excused > 0 {
+            self.excused -= 1;
+            self.due = 0;
+            // As if this were the second round trip: the next loss begins a first one.
+            self.began_at = Some(now - rtt);
+            return false;
         }
         self.due = self.due.saturating_sub(1);
         true
@@ -127,8 +139,10 @@ impl Pass {
 /// Where others hold the queue, signals only give them our share. That shows in what a signal costs:
 /// the queue stands and our throughput falls after a signal. Or the queue has not shrunk however
 /// long it was signalled. Then the control is *competing*: it passes on the path's own losses, those
-/// of every other round trip, so that our flows back off as plain ones would, and nothing else. It
-/// tries again after 10, 30, then 90 s, and at once when the queue has been empty.
+/// of every other round trip, so that our flows back off as plain ones would, and nothing else. A
+/// signal that others profited from was a step back more than plain flows take: each excuses one
+/// round trip of losses. It tries again after 20, 60, then 180 s, with a second signal only once the
+/// first has shown that nobody took what it gave; and at once when the queue has been empty.
 #[derive(Clone, Debug, Default)]
 pub struct QueueControl {
     state: State,
@@ -254,8 +268,8 @@ impl QueueControl {
     }
 
     fn signal(&mut self, now: Time) -> bool {
-        // After a failed attempt the first signal says whether there is any use in a second.
-        let must_wait = self.attempts > 0 && self.signals == 1 && self.witness.is_watching();
+        // After a failed attempt each signal says whether there is any use in another.
+        let must_wait = self.attempts > 0 && self.witness.is_watching();
         if self.is_falling || must_wait || self.spared <= SPARED_MIN {
             return false;
         }
@@ -371,6 +385,7 @@ impl QueueControl {
             _ => {
                 self.attempts = (self.attempts + 1).min(ATTEMPTS_MAX);
                 self.pass.due = 0;
+                self.pass.excused = (self.pass.excused + self.signals).min(EXCUSED_MAX);
                 (None, now)
             }
         };
