@@ -39,29 +39,13 @@ impl Shelf {
     }
 }
 
-fn source(seq: u32, payload: &[u8]) -> SourceHeader {
-    let mut header = SourceHeader {
-        repeat: false,
-        shard_id: 0,
-        shard_count: 1,
-        seq: Seq(seq),
-        same_path: 0,
-        sent_at_us: 0,
-        first_frame: 0,
-        payload_len: payload.len() as u16,
-        crc32c: 0,
-    };
-    header.crc32c = header.checksum(payload);
-    header
-}
-
 fn ns_per_shard(started: Instant) -> f64 {
     started.elapsed().as_nanos() as f64 / f64::from(SHARDS)
 }
 
 fn encode(coder: Coder, every: u8, window: u8) -> f64 {
     let payload = vec![0x5a; PAYLOAD];
-    let header = source(0, &payload);
+    let header = SourceHeader::single(Seq(0), &payload);
     let mut pool = Shelf::new();
     let mut encoder = Encoder::new(coder, PAYLOAD);
     encoder.set_plan(Some(RepairPlan {
@@ -86,7 +70,7 @@ fn encode(coder: Coder, every: u8, window: u8) -> f64 {
 
 fn receive(coder: Coder) -> f64 {
     let payload = vec![0x5a; PAYLOAD];
-    let header = source(0, &payload);
+    let header = SourceHeader::single(Seq(0), &payload);
     let mut decoder = Decoder::new(coder, PAYLOAD);
     let started = Instant::now();
     for number in 0..SHARDS {
@@ -110,7 +94,7 @@ fn solve(coder: Coder, losses: u32) -> f64 {
     let mut decoder = Decoder::new(coder, PAYLOAD);
     let (mut spent, mut rebuilt) = (Duration::ZERO, 0);
     for number in 0..rounds * 64 {
-        let header = source(number, &payload);
+        let header = SourceHeader::single(Seq(number), &payload);
         if number % 64 >= losses {
             decoder.source(&header, &payload, |_| ());
         }

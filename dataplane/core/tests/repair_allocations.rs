@@ -43,18 +43,7 @@ fn no_allocation_per_shard() {
         for number in 0..4_000u32 {
             let len = 1 + number as usize * 37 % PAYLOAD_MAX;
             let payload = &payload[..len];
-            let mut header = SourceHeader {
-                repeat: false,
-                shard_id: 0,
-                shard_count: 1,
-                seq: Seq(number),
-                same_path: 0,
-                sent_at_us: 0,
-                first_frame: 0,
-                payload_len: len as u16,
-                crc32c: 0,
-            };
-            header.crc32c = header.checksum(payload);
+            let header = SourceHeader::single(Seq(number), payload);
             let now = Time(u64::from(number) * 100_000);
             encoder.add(&header, payload, now, &mut pool, |symbol| due.push(symbol));
             if number % 50 == 0 {

@@ -81,18 +81,7 @@ fn measure(loss: f64, burst: f64, every: u8, window: u8, count: u32, seed: u64) 
     for number in 0..count {
         let seq = Seq(number);
         let payload = [number as u8];
-        let mut header = SourceHeader {
-            repeat: false,
-            shard_id: 0,
-            shard_count: 1,
-            seq,
-            same_path: 0,
-            sent_at_us: 0,
-            first_frame: 0,
-            payload_len: 1,
-            crc32c: 0,
-        };
-        header.crc32c = header.checksum(&payload);
+        let header = SourceHeader::single(seq, &payload);
         let mut rebuilt = |shard: shardgate_core::repair::Rebuilt<'_>| {
             assert_eq!(shard.payload, [shard.header.seq.0 as u8]);
             waited[seq.distance_from(shard.header.seq) as usize] += 1;

@@ -384,18 +384,7 @@ fn runts_and_giants_are_not_delivered() {
         let mut payload = vec![0; 6];
         payload[..2].copy_from_slice(&len.to_be_bytes());
         payload.resize(6 + usize::from(len), 7);
-        let mut header = SourceHeader {
-            repeat: false,
-            shard_id: 0,
-            shard_count: 1,
-            seq: Seq(number as u32),
-            same_path: 0,
-            sent_at_us: 0,
-            first_frame: 0,
-            payload_len: payload.len() as u16,
-            crc32c: 0,
-        };
-        header.crc32c = header.checksum(&payload);
+        let header = SourceHeader::single(Seq(number as u32), &payload);
         let shard = hostile_shard(header, &payload, 2 * number as u64);
         tunnel
             .receiver
@@ -597,15 +586,11 @@ proptest! {
                 payload[1] = 14;
             }
             let mut header = SourceHeader {
-                repeat: false,
                 shard_id,
                 shard_count,
-                seq: Seq(seq),
                 same_path,
-                sent_at_us: 0,
                 first_frame,
-                payload_len: payload.len() as u16,
-                crc32c: 0,
+                ..SourceHeader::single(Seq(seq), &payload)
             };
             header.crc32c = header.checksum(&payload);
             now += pause;

@@ -108,20 +108,9 @@ impl Retention {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::shard::NO_FRAME;
 
     fn header(seq: u32, payload: &[u8]) -> SourceHeader {
-        SourceHeader {
-            repeat: false,
-            shard_id: 0,
-            shard_count: 1,
-            seq: Seq(seq),
-            same_path: 0,
-            sent_at_us: 0,
-            first_frame: NO_FRAME,
-            payload_len: payload.len() as u16,
-            crc32c: 0,
-        }
+        SourceHeader::single(Seq(seq), payload)
     }
 
     #[test]

@@ -6,8 +6,7 @@ use super::*;
 use crate::repair::equations::EQUATIONS_MAX;
 
 fn arrive(decoder: &mut Decoder, seq: Seq) -> Vec<Seq> {
-    let payload = payload(seq);
-    receive(decoder, &Sent::Source(source(seq, &payload), payload))
+    receive(decoder, &Sent::source(seq))
 }
 
 fn decoder() -> Decoder {
@@ -38,7 +37,7 @@ fn with_checksum_zero() -> (SourceHeader, [u8; 7]) {
     let at = |tail: u32| {
         let mut payload = *b"pay\0\0\0\0";
         payload[3..].copy_from_slice(&tail.to_be_bytes());
-        let header = source(Seq(9), &payload);
+        let header = SourceHeader::single(Seq(9), &payload);
         (header, payload)
     };
     let constant = at(0).0.crc32c;
@@ -69,7 +68,7 @@ fn with_checksum_zero() -> (SourceHeader, [u8; 7]) {
 
 #[test]
 fn what_is_rebuilt_must_be_sound() {
-    let good = source(Seq(9), b"payload");
+    let good = SourceHeader::single(Seq(9), b"payload");
     let coded = |header: &SourceHeader, payload: &[u8]| {
         let mut coded = coded_meta(header).to_vec();
         coded.extend_from_slice(payload);
@@ -191,7 +190,7 @@ fn headers_that_cannot_be_are_refused() {
     // One shorter than a source shard of its window is found out when it is to be solved.
     arrive(&mut decoder, Seq(200));
     let payload = vec![3; PAYLOAD_MAX];
-    let long = Sent::Source(source(Seq(201), &payload), payload);
+    let long = Sent::Source(SourceHeader::single(Seq(201), &payload), payload);
     if let Sent::Source(header, payload) = &long {
         decoder.source(header, payload, |_| unreachable!("nothing is missing"));
     }

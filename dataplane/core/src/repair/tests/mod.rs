@@ -15,27 +15,18 @@ use crate::wire::shard::RepairHeader;
 
 const PAYLOAD_MAX: usize = 200;
 
-/// A source shard of its own aggregate.
-fn source(seq: Seq, payload: &[u8]) -> SourceHeader {
-    let mut header = SourceHeader {
-        repeat: false,
-        shard_id: 0,
-        shard_count: 1,
-        seq,
-        same_path: 0,
-        sent_at_us: 0,
-        first_frame: 0,
-        payload_len: payload.len() as u16,
-        crc32c: 0,
-    };
-    header.crc32c = header.checksum(payload);
-    header
-}
-
 /// What a sender sends: source shards, and repair shards in their places.
 enum Sent {
     Source(SourceHeader, Vec<u8>),
     Repair(RepairHeader, Vec<u8>),
+}
+
+impl Sent {
+    /// The source shard of a number, as an aggregate of its own.
+    fn source(seq: Seq) -> Self {
+        let payload = payload(seq);
+        Self::Source(SourceHeader::single(seq, &payload), payload)
+    }
 }
 
 fn parsed(symbol: Symbol<HeapBuffer>) -> Sent {
@@ -72,7 +63,7 @@ fn stream(first: Seq, count: u32, plan: RepairPlan) -> Vec<Sent> {
     let mut sent = Vec::new();
     for seq in (0..count).map(|n| first.plus(n)) {
         let payload = payload(seq);
-        let header = source(seq, &payload);
+        let header = SourceHeader::single(seq, &payload);
         let mut due = Vec::new();
         encoder.add(&header, &payload, Time::ZERO, &mut pool, |symbol| {
             due.push(parsed(symbol));
@@ -88,7 +79,10 @@ fn receive(decoder: &mut Decoder, shard: &Sent) -> Vec<Seq> {
     let mut rebuilt = Vec::new();
     let solved = |shard: Rebuilt<'_>| {
         assert_eq!(shard.payload, payload(shard.header.seq));
-        assert_eq!(shard.header, source(shard.header.seq, shard.payload));
+        assert_eq!(
+            shard.header,
+            SourceHeader::single(shard.header.seq, shard.payload)
+        );
         rebuilt.push(shard.header.seq);
     };
     match shard {
@@ -107,7 +101,12 @@ fn empty() -> HeapBuffer {
 fn requested(first: Seq, count: u32, repair_index: u8) -> Sent {
     let payloads: Vec<_> = (0..count).map(|n| payload(first.plus(n))).collect();
     let sources = (0..count).zip(&payloads);
-    let sources = sources.map(|(n, payload)| (source(first.plus(n), payload), payload.as_slice()));
+    let sources = sources.map(|(n, payload)| {
+        (
+            SourceHeader::single(first.plus(n), payload),
+            payload.as_slice(),
+        )
+    });
     let mut buffer = empty();
     let header = combine(Coder::new(), repair_index, 7, sources, &mut buffer);
     let header = header.expect("a window");
@@ -117,10 +116,7 @@ fn requested(first: Seq, count: u32, repair_index: u8) -> Sent {
 #[test]
 fn every_pattern_of_sixteen_and_four() {
     let first = Seq(u32::MAX - 5 - 16);
-    let sources: Vec<_> = (0..16)
-        .map(|n| first.plus(n))
-        .map(|seq| Sent::Source(source(seq, &payload(seq)), payload(seq)))
-        .collect();
+    let sources: Vec<_> = (0..16).map(|n| Sent::source(first.plus(n))).collect();
     // One window of sixteen: by request, as a block code has it.
     let repairs: Vec<_> = (60..64).map(|index| requested(first, 16, index)).collect();
     let mut decoder = Decoder::new(Coder::new(), PAYLOAD_MAX);

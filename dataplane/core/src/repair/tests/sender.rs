@@ -39,7 +39,7 @@ impl Sender {
     }
 
     fn add_bytes(&mut self, payload: &[u8], now: Time) {
-        let header = source(self.next, payload);
+        let header = SourceHeader::single(self.next, payload);
         self.next = self.next.plus(1);
         let out = &mut self.out;
         self.encoder
@@ -74,7 +74,7 @@ fn assert_is_the_sum(symbol: &Symbol<HeapBuffer>) {
     let mut longest = 0;
     for seq in (0..u32::from(header.window_len)).map(|n| header.window_start.plus(n)) {
         let payload = payload(seq);
-        let mut coded = source(seq, &payload).to_bytes();
+        let mut coded = SourceHeader::single(seq, &payload).to_bytes();
         // shard_id and shard_count, then first_frame, payload_len and crc32c.
         coded.copy_within(1..3, 14);
         longest = longest.max(CODED_META_LEN + payload.len());
@@ -202,7 +202,7 @@ fn windows_over_payloads_too_long_for_the_path_are_dropped() {
 impl Sender {
     /// Adds a payload that is not the one of its number.
     fn add_bytes_unchecked(&mut self, payload: &[u8]) {
-        let header = source(self.next, payload);
+        let header = SourceHeader::single(self.next, payload);
         self.next = self.next.plus(1);
         let out = &mut self.out;
         self.encoder
@@ -223,7 +223,7 @@ fn a_repair_shard_is_ready_to_be_sealed() {
     let mut pool = HeapPool::new(1, Encoder::<HeapBuffer>::room(PAYLOAD_MAX));
     let payload = vec![5; PAYLOAD_MAX];
     let mut due = None;
-    let header = source(Seq(4), &payload);
+    let header = SourceHeader::single(Seq(4), &payload);
     encoder.add(&header, &payload, Time::ZERO, &mut pool, |symbol| {
         due = Some(symbol);
     });
@@ -243,7 +243,7 @@ fn requests_share_the_counter_and_refuse_what_is_no_window() {
     let taken: Vec<u8> = (0..65).map(|_| encoder.take_index()).collect();
     assert_eq!((taken[0], taken[63], taken[64]), (0, 63, 0));
     let bytes = payload(Seq(1));
-    let shard = |seq| (source(Seq(seq), &bytes), bytes.as_slice());
+    let shard = |seq| (SourceHeader::single(Seq(seq), &bytes), bytes.as_slice());
     let try_all = |sources: Vec<(SourceHeader, &[u8])>, buffer: &mut HeapBuffer| {
         combine(Coder::new(), 3, 9, sources.into_iter(), buffer)
     };
