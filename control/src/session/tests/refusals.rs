@@ -37,6 +37,15 @@ fn learned(seed: u64) -> World {
     world
 }
 
+/// A's last init comes from elsewhere, and B takes that for A's address from now on.
+fn assert_moves_elsewhere(world: &mut World) {
+    let init = last_init(world, A);
+    world.deliver(B, elsewhere(), &init);
+    world.run(Duration::from_millis(100));
+    assert_eq!(world.counters(B).rejected.of(Reject::Roaming), 0);
+    assert_eq!(remote(world, B), Some(elsewhere()));
+}
+
 #[test]
 fn a_learned_address_stays_while_the_peer_lives_there() {
     let mut world = learned(21);
@@ -66,11 +75,7 @@ fn a_learned_address_moves_when_the_peer_is_silent_there() {
     world.cut = true;
     world.run(limits::SILENT_AFTER + Duration::from_millis(1500));
     world.cut = false;
-    let init = last_init(&world, A);
-    world.deliver(B, elsewhere(), &init);
-    world.run(Duration::from_millis(100));
-    assert_eq!(world.counters(B).rejected.of(Reject::Roaming), 0);
-    assert_eq!(remote(&world, B), Some(elsewhere()));
+    assert_moves_elsewhere(&mut world);
 }
 
 #[test]
@@ -95,11 +100,7 @@ fn a_learned_address_moves_with_a_new_incarnation() {
     world.kill(A);
     world.start(A);
     world.step();
-    let init = last_init(&world, A);
-    world.deliver(B, elsewhere(), &init);
-    world.run(Duration::from_millis(100));
-    assert_eq!(world.counters(B).rejected.of(Reject::Roaming), 0);
-    assert_eq!(remote(&world, B), Some(elsewhere()));
+    assert_moves_elsewhere(&mut world);
 }
 
 #[test]
