@@ -2,42 +2,26 @@
 //!
 //!     cargo run --release -p shardgate-core --example repair_cost
 
+#[path = "../tests/common/recycled.rs"]
+mod recycled;
+
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use shardgate_core::buffer::{Buffer, BufferPool, HeapBuffer};
-use shardgate_core::limits::HEADROOM;
+use shardgate_core::buffer::Buffer;
 use shardgate_core::repair::{Decoder, Encoder, RepairPlan};
 use shardgate_core::seq::Seq;
 use shardgate_core::time::Time;
-use shardgate_core::wire::shard::{REPAIR_HEADER_LEN, RepairHeader, SourceHeader};
+use shardgate_core::wire::shard::{RepairHeader, SourceHeader};
 use shardgate_erasure::Coder;
+
+use recycled::Pool;
 
 const PAYLOAD: usize = 1_400;
 const SHARDS: u32 = 400_000;
 
-struct Shelf(Vec<HeapBuffer>);
-
-impl BufferPool for Shelf {
-    type Buffer = HeapBuffer;
-
-    fn alloc(&mut self) -> Option<HeapBuffer> {
-        self.0.pop()
-    }
-}
-
-impl Shelf {
-    fn new() -> Self {
-        Self((0..32).map(|_| HeapBuffer::new(HEADROOM, 2_048)).collect())
-    }
-
-    fn give_back(&mut self, mut buffer: HeapBuffer) {
-        let len = buffer.len().saturating_sub(REPAIR_HEADER_LEN);
-        if buffer.trim_front(REPAIR_HEADER_LEN) && buffer.trim_back(len) {
-            self.0.push(buffer);
-        }
-    }
-}
+/// More than there are open windows.
+const BUFFERS: usize = 32;
 
 fn ns_per_shard(started: Instant) -> f64 {
     started.elapsed().as_nanos() as f64 / f64::from(SHARDS)
@@ -46,7 +30,7 @@ fn ns_per_shard(started: Instant) -> f64 {
 fn encode(coder: Coder, every: u8, window: u8) -> f64 {
     let payload = vec![0x5a; PAYLOAD];
     let header = SourceHeader::single(Seq(0), &payload);
-    let mut pool = Shelf::new();
+    let mut pool = Pool::new(BUFFERS, 2_048);
     let mut encoder = Encoder::new(coder, PAYLOAD);
     encoder.set_plan(Some(RepairPlan {
         every,
@@ -56,16 +40,13 @@ fn encode(coder: Coder, every: u8, window: u8) -> f64 {
     let started = Instant::now();
     for number in 0..SHARDS {
         let seq = Seq(number);
-        let mut due = None;
         let header = SourceHeader { seq, ..header };
-        encoder.add(&header, &payload, Time::ZERO, &mut pool, |symbol| {
-            due = Some(symbol.buffer);
-        });
-        if let Some(buffer) = due {
-            pool.give_back(buffer);
-        }
+        encoder.add(&header, &payload, Time::ZERO, &mut pool, drop);
     }
-    ns_per_shard(started)
+    let ns = ns_per_shard(started);
+    drop(encoder);
+    assert_eq!(pool.left(), BUFFERS, "every buffer came back");
+    ns
 }
 
 fn receive(coder: Coder) -> f64 {
@@ -84,7 +65,7 @@ fn receive(coder: Coder) -> f64 {
 fn solve(coder: Coder, losses: u32) -> f64 {
     let (every, window, rounds) = (8u32, 32u32, 2_000u32);
     let payload = vec![0x5a; PAYLOAD];
-    let mut pool = Shelf::new();
+    let mut pool = Pool::new(BUFFERS, 2_048);
     let mut encoder = Encoder::new(coder, PAYLOAD);
     encoder.set_plan(Some(RepairPlan {
         every: every as u8,
@@ -103,15 +84,13 @@ fn solve(coder: Coder, losses: u32) -> f64 {
             due = Some(symbol.buffer);
         });
         if let Some(buffer) = due {
-            if let Ok((header, symbol)) = RepairHeader::parse(buffer.data()) {
-                let started = Instant::now();
-                let before = rebuilt;
-                decoder.repair(&header, symbol, |_| rebuilt += 1);
-                if rebuilt > before {
-                    spent += started.elapsed();
-                }
+            let (header, symbol) = RepairHeader::parse(buffer.data()).expect("sound");
+            let started = Instant::now();
+            let before = rebuilt;
+            decoder.repair(&header, symbol, |_| rebuilt += 1);
+            if rebuilt > before {
+                spent += started.elapsed();
             }
-            pool.give_back(buffer);
         }
     }
     assert_eq!(rebuilt, rounds * losses);

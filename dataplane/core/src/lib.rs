@@ -44,6 +44,13 @@ pub mod seq;
 pub mod time;
 pub mod wire;
 
+// One file for the tests in here and those outside, which know this crate by its name.
+#[cfg(test)]
+extern crate self as shardgate_core;
+#[cfg(test)]
+#[path = "../tests/common/aead.rs"]
+mod test_aead;
+
 /// Which of `owners` lcores receives a stream. Those are the lcores that send to the same peer, in
 /// the order of their streams, so whoever sends stream 0 also receives stream 0.
 pub fn owner(stream: u8, owners: usize) -> usize {

@@ -332,35 +332,9 @@ impl<B: Buffer> Opened<B> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use aes_gcm::aead::AeadInOut;
-    use aes_gcm::{Aes256Gcm, KeyInit};
-
     use super::*;
     use crate::buffer::HeapBuffer;
-
-    /// The simulator's unit, for the core's own tests.
-    pub(crate) struct TestAead(Aes256Gcm);
-
-    impl TestAead {
-        pub(crate) fn new(key: u8) -> Self {
-            Self(Aes256Gcm::new(&[key; 32].into()))
-        }
-    }
-
-    impl Aead for TestAead {
-        fn seal(&self, nonce: &[u8; 12], aad: &[u8], data: &mut [u8]) -> Option<[u8; 16]> {
-            self.0
-                .encrypt_inout_detached(nonce.into(), aad, data.into())
-                .ok()
-                .map(Into::into)
-        }
-
-        fn open(&self, nonce: &[u8; 12], aad: &[u8], data: &mut [u8], tag: &[u8; 16]) -> bool {
-            self.0
-                .decrypt_inout_detached(nonce.into(), aad, data.into(), tag.into())
-                .is_ok()
-        }
-    }
+    pub(crate) use crate::test_aead::TestAead;
 
     pub(crate) const ORIGIN: Origin = Origin {
         key_slot: 3,
