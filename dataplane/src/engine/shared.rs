@@ -221,6 +221,8 @@ counters! {
         /// Losses to a full queue that were left to those inside.
         holes_passed_on,
         holes_unnoted,
+        /// Holes in a frame whose first bytes had come.
+        holes_classified,
         late_shards,
         /// Requests for a shard; put off; needless because its first transmission came.
         shards_asked,
@@ -268,6 +270,7 @@ impl StreamIn {
             holes_not_sent: stats.holes_not_sent,
             holes_passed_on: stats.holes_passed_on,
             holes_unnoted: stats.holes_unnoted,
+            holes_classified: stats.holes_classified,
             late_shards: stats.late,
             shards_asked: stats.asks,
             asks_deferred: stats.asks_deferred,

@@ -49,6 +49,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             self.copy_kept_frames(header.seq, whole, outlet);
             if tail.is_some() {
                 self.assemble_from(header.seq, outlet);
+                self.classify_after(header.seq, now);
             }
             self.let_go(header.seq);
         } else {
@@ -197,7 +198,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         (gathered, end)
     }
 
-    fn placed(&self, seq: Seq) -> Option<Placed> {
+    pub(super) fn placed(&self, seq: Seq) -> Option<Placed> {
         match self.slots.get(seq)?.state {
             State::Placed(placed) => Some(placed),
             _ => None,
@@ -211,7 +212,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         }
     }
 
-    fn kept_payload(&self, seq: Seq) -> Option<&[u8]> {
+    pub(super) fn kept_payload(&self, seq: Seq) -> Option<&[u8]> {
         self.slots.get(seq)?.kept.as_ref()?.data().get(PAYLOAD_AT..)
     }
 

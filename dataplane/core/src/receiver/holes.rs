@@ -8,6 +8,7 @@
 use core::time::Duration;
 
 use super::agenda::Deadline;
+use super::early::EarlyClass;
 use super::slots::{OpenHole, State};
 use super::{Arrival, FrameSink, PredictiveBuffer};
 use crate::buffer::Buffer;
@@ -37,8 +38,10 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         path: u8,
         now: Time,
     ) {
+        let frame = self.open_frame(newest);
         for step in 1..=missing {
             let seq = newest.plus(step);
+            let early = frame.and_then(|frame| frame.in_shard(step));
             let back = missing - step;
             let is_sibling = back < u32::from(header.shard_id);
             let on_path = if back < SAME_PATH_BITS {
@@ -51,7 +54,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             self.forget(forgotten);
             self.unknown += 1;
             if on_path || is_sibling {
-                self.open_hole(seq, missing, path, now);
+                self.open_hole(seq, missing, path, early, now);
             }
         }
     }
@@ -61,7 +64,9 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         for back in 0..SAME_PATH_BITS {
             let is_sibling = back < u32::from(header.shard_id);
             if header.same_path >> back & 1 == 1 || is_sibling {
-                self.open_hole(header.seq.minus(back + 1), 1, path, now);
+                let seq = header.seq.minus(back + 1);
+                let early = self.early_class(seq);
+                self.open_hole(seq, 1, path, early, now);
             }
         }
     }
@@ -84,7 +89,8 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         }
         let mut seq = first;
         while self.unknown > 0 && !last.is_before(seq) {
-            self.open_hole(seq, ahead.max(1) as u32, path, now);
+            let early = self.early_class(seq);
+            self.open_hole(seq, ahead.max(1) as u32, path, early, now);
             seq = seq.plus(1);
         }
     }
@@ -111,7 +117,11 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         is_due && arrivals.is_some_and(|arrivals| arrivals.is_queue_full(minimum, now))
     }
 
-    fn open_hole(&mut self, seq: Seq, gap: u32, path: u8, now: Time) {
+    fn early_class(&self, seq: Seq) -> Option<EarlyClass> {
+        self.open_frame(seq.minus(1))?.in_shard(1)
+    }
+
+    fn open_hole(&mut self, seq: Seq, gap: u32, path: u8, early: Option<EarlyClass>, now: Time) {
         let passed_on = self.passes_on(path, now);
         let repair_wait_max = self.repair_wait_max();
         let Some(slot) = self.slots.get_mut(seq) else {
@@ -127,8 +137,10 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         };
         let ask_after = self.predictor.ask_after(&hole, &self.outlook);
         // Repair that is on its way anyway comes sooner than any answer, unless too much is missing.
+        // What somebody waits for is not made to wait for it.
+        let is_urgent = early.is_some_and(|early| early.class == Class::Interactive);
         let ask_after = match self.outlook.repair_within {
-            Some(repair) if gap == 1 => ask_after.max(repair.min(repair_wait_max)),
+            Some(repair) if gap == 1 && !is_urgent => ask_after.max(repair.min(repair_wait_max)),
             _ => ask_after,
         };
         let mut hold = self.config.hold_bounds.hold(ask_after, &self.outlook);
@@ -137,7 +149,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             self.passed_on_at = Some(now);
             self.stats.holes_passed_on += 1;
         }
-        slot.state = State::Hole(OpenHole {
+        let mut hole = OpenHole {
             opened_at: now,
             gap,
             path,
@@ -146,11 +158,20 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             asks: 0,
             not_sent: false,
             passed_on,
-        });
+            early: None,
+        };
+        if let Some(early) = early {
+            hole.classify(early, now);
+            self.stats.holes_classified += 1;
+        }
+        slot.state = State::Hole(hole);
         self.unknown = self.unknown.saturating_sub(1);
         self.stats.holes += 1;
-        for gate in &mut self.gates {
-            if gate.is_none_or(|gate| seq.is_before(gate)) {
+        let is_all = early.filter(|early| early.is_all);
+        for class in Class::ALL {
+            let gate = &mut self.gates[class.index()];
+            let holds = is_all.is_none_or(|early| early.class == class);
+            if holds && gate.is_none_or(|gate| seq.is_before(gate)) {
                 *gate = Some(seq);
             }
         }
@@ -239,7 +260,12 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             return;
         }
         hole.asks = round;
-        self.wanted.push(seq);
+        // First what somebody waits for: a message that is cut short is cut at its end.
+        let is_urgent = hole
+            .early
+            .is_some_and(|early| early.class == Class::Interactive);
+        let at = if is_urgent { 0 } else { self.wanted.len() };
+        self.wanted.insert(at, seq);
         self.stats.asks += 1;
         if round < ROUNDS_MAX {
             let next = now + next_round(ASK_AFTER_MIN, &self.outlook);

@@ -9,6 +9,7 @@
 mod agenda;
 mod arrivals;
 mod assembly;
+mod early;
 mod holes;
 mod lanes;
 mod rebuild;
@@ -120,6 +121,8 @@ pub struct ReceiverStats {
     pub holes_passed_on: u64,
     /// Holes that were neither asked for nor taught from because there were too many.
     pub holes_unnoted: u64,
+    /// Holes of which it was known what is missing there: a frame whose first bytes had come.
+    pub holes_classified: u64,
     /// Requests for a shard.
     pub asks: u64,
     /// Requests put off because there were too many at once, or too many needless ones.

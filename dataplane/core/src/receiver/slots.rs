@@ -1,5 +1,6 @@
 //! What is known of each of the last [`REASSEMBLY_WINDOW`] sequence numbers.
 
+use super::early::EarlyClass;
 use crate::lane::CLASSES;
 use crate::limits::REASSEMBLY_WINDOW;
 use crate::predict::Hole;
@@ -48,6 +49,8 @@ pub(super) struct OpenHole {
     pub not_sent: bool,
     /// Whether it is left to those inside: a sign of congestion.
     pub passed_on: bool,
+    /// What is missing, as far as the shard before tells.
+    pub early: Option<EarlyClass>,
 }
 
 impl OpenHole {

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::buffer::{HeapBuffer, HeapPool};
+use crate::lane::BULK_LANES;
 use crate::limits::{LOST_AFTER, REASSEMBLY_GRACE};
 use crate::predict::Fixed;
 use crate::seal::tests::{ORIGIN, TestAead};
@@ -153,6 +154,76 @@ fn in_order_frames_leave_at_once() {
         (tunnel.receiver.kept(), tunnel.receiver.drops().total()),
         (0, 0)
     );
+}
+
+/// Lanes of the two classes.
+const URGENT: Lane = Lane(BULK_LANES);
+const BULK: Lane = Lane(0);
+
+#[test]
+fn what_lacks_bulk_bytes_only_holds_no_interactive_lane() {
+    // Of the seven shards of a bulk frame, all but the third and the fourth, in two orders; in the
+    // second the second is missing as well for a while.
+    for (order, classified) in [([0, 1, 4, 5, 6], 2), ([4, 0, 1, 5, 6], 3)] {
+        let mut tunnel = Tunnel::new(config(), 300);
+        let first = tunnel.send(&[(frame(0, 60), URGENT)]);
+        let _lost = tunnel.send(&[(frame(1, 60), URGENT)]);
+        let bulk = tunnel.send(&[(frame(9, 2_000), BULK)]);
+        let last = tunnel.send(&[(frame(2, 60), URGENT)]);
+        assert_eq!(bulk.len(), 7);
+        tunnel.receive(&first[0], 1, ms(1));
+        tunnel.receive(&bulk[order[0]], 1, ms(4));
+        for shard in &order[1..] {
+            tunnel.receive(&bulk[*shard], 1, ms(8));
+        }
+        tunnel.receive(&last[0], 1, ms(8));
+        tunnel.poll(ms(8));
+        let known = tunnel.receiver.stats().holes_classified;
+        assert_eq!(known, classified, "{order:?}");
+        assert_eq!(tunnel.out.0.len(), 1, "what was lost is waited for");
+        // For five milliseconds from when its hole opened, not from when the others did.
+        tunnel.poll(ms(9) + Duration::from_nanos(1));
+        let got: Vec<_> = tunnel.out.0.iter().map(|frame| number(frame)).collect();
+        assert_eq!(got, [0, 2], "{order:?}");
+        // Bytes of a frame that is not whole never leave, whatever was known of it.
+        tunnel.poll(ms(10_000));
+        assert_eq!(tunnel.out.0.len(), 2);
+        assert!(tunnel.receiver.drops().get(DropReason::Incomplete) > 0);
+    }
+}
+
+#[test]
+fn what_lacks_more_than_one_frame_may_hold_all() {
+    let mut tunnel = Tunnel::new(config(), 300);
+    // The second shard has the end of the bulk frame and all of the other.
+    let both = tunnel.send(&[(frame(0, 400), BULK), (frame(1, 60), URGENT)]);
+    let next = tunnel.send(&[(frame(2, 60), URGENT)]);
+    assert_eq!(both.len(), 2);
+    tunnel.receive(&both[0], 1, ms(1));
+    tunnel.receive(&next[0], 1, ms(1));
+    let frame = tunnel.receiver.open_frame(Seq(0)).unwrap();
+    let early = frame.in_shard(1).unwrap();
+    assert_eq!((early.class, early.is_all), (Class::Bulk, false));
+    assert_eq!((frame.in_shard(0), frame.in_shard(2)), (None, None));
+}
+
+#[test]
+fn what_somebody_waits_for_is_asked_for_first() {
+    let asking = ReceiverConfig {
+        asks: true,
+        ..config()
+    };
+    let mut tunnel = Tunnel::new(asking, 300);
+    let bulk = tunnel.send(&[(frame(0, 2_000), BULK)]);
+    let urgent = tunnel.send(&[(frame(1, 800), URGENT)]);
+    tunnel.receive(&bulk[0], 1, ms(0));
+    for datagram in [&bulk[2], &urgent[0], &urgent[2]] {
+        tunnel.receive(datagram, 1, ms(1));
+    }
+    tunnel.poll(ms(2_000));
+    let first_urgent = bulk.len() as u32;
+    assert_eq!(tunnel.receiver.wanted.first(), Some(&Seq(first_urgent + 1)));
+    assert!(tunnel.receiver.wanted.contains(&Seq(1)));
 }
 
 #[test]
