@@ -32,11 +32,14 @@ WARM_UP = 10
 class Delays:
     """One-way delays of a flow, and what did not arrive as it was sent."""
 
-    def __init__(self, sent, delays_ms, duplicates=0, reordered=0):
+    def __init__(self, sent, delays_ms, duplicates=0, reordered=0, sent_ns=()):
         self.sent = sent
         self.delays_ms = sorted(delays_ms)
         self.duplicates = duplicates
         self.reordered = reordered
+        # When what arrived came, on CLOCK_MONOTONIC; of one flow only.
+        pairs = zip(sent_ns, delays_ms, strict=True) if sent_ns else ()
+        self.arrivals_ns = sorted(at + round(delay * 1e6) for at, delay in pairs)
 
     @classmethod
     def pooled(cls, flows):
@@ -87,15 +90,19 @@ class Flow:
         seconds,
         rate=FRAMES_PER_SECOND,
         size=PAYLOAD_BYTES,
+        port=PORT,
         nodes=("host-a", "host-b"),
     ):
         self.lab = lab
         self.seconds = seconds
         sender, receiver = nodes
         program = (sys.executable, "-B", __file__)
-        self.receiver = lab.start(f"thin-receive-{receiver}", (*program, "receive"), receiver)
+        self.receiver = lab.start(
+            f"thin-receive-{receiver}", (*program, "receive", "--port", port), receiver
+        )
         self.receiver.wait_until(lambda: "ready" in self.receiver.log.read_text(), "ready")
         plan = ("--to", target, "--seconds", seconds, "--rate", rate, "--size", size)
+        plan = (*plan, "--port", port)
         self.sender = lab.start(f"thin-send-{sender}", (*program, "send", *plan), sender)
 
     def finish(self, *, linger=1.0):
@@ -103,8 +110,13 @@ class Flow:
         self.sender.child.wait(self.seconds + 30)
         sent = self._report(self.sender)["sent"]
         time.sleep(linger)
+        return Delays(sent, **self._report(self.receiver))
+
+    def stop(self):
+        """Ends it before its time; returns the `Delays` of what arrived, with no word on losses."""
+        self.lab.stop(self.sender)
         got = self._report(self.receiver)
-        return Delays(sent, got["delays_ms"], got["duplicates"], got["reordered"])
+        return Delays(len(got["delays_ms"]), **got)
 
     def _report(self, process):
         if self.lab.stop(process) != 0:
@@ -150,7 +162,7 @@ def receive(arguments):
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.append(True))
     print("ready", file=sys.stderr, flush=True)
-    delays_ms, newest, duplicates, reordered = {}, -1, 0, 0
+    times, newest, duplicates, reordered = {}, -1, 0, 0
     while not stopping:
         try:
             data, ancillary, _, _ = flow.recvmsg(65536, 64)
@@ -161,14 +173,15 @@ def receive(arguments):
         number, sent_ns = LABEL.unpack_from(data)
         if number < WARM_UP:
             continue
-        if number in delays_ms:
+        if number in times:
             duplicates += 1
             continue
-        delays_ms[number] = round((arrival_ns(ancillary) - sent_ns) / 1e6, 4)
+        times[number] = (sent_ns, round((arrival_ns(ancillary) - sent_ns) / 1e6, 4))
         reordered += number < newest
         newest = max(newest, number)
-    report = {"duplicates": duplicates, "reordered": reordered}
-    print(json.dumps({**report, "delays_ms": list(delays_ms.values())}))
+    sent_ns, delays_ms = zip(*times.values(), strict=True) if times else ((), ())
+    report = {"sent_ns": sent_ns, "delays_ms": delays_ms}
+    print(json.dumps({**report, "duplicates": duplicates, "reordered": reordered}))
 
 
 def arrival_ns(ancillary, monotonic_ns=time.monotonic_ns, realtime_ns=time.time_ns):
