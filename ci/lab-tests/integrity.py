@@ -47,8 +47,9 @@ class Mangled(LabTest):
             self.settle()
             before, links = tunnel.stats(), self.links()
             stream = Stream(
-                self.lab, rate=self.rate, frames=frames, flows=FLOWS, size_max=self.size_max
-            )
+                self.lab, rate=self.rate, frames=frames, flows=FLOWS, size_max=self.size_max,
+                idle=1,
+            )  # fmt: skip
             sent, got = stream.finish()
             self.settle()
             after, late = tunnel.stats(), self.links()
@@ -156,7 +157,7 @@ class Growth:
         self.after = after
 
     def __call__(self, name):
-        return counters.figure(self.after, name) - counters.figure(self.before, name)
+        return counters.growth(self.before, self.after, name)
 
     def _drops(self, reasons):
         return counters.dropped(self.after, reasons) - counters.dropped(self.before, reasons)
@@ -180,7 +181,7 @@ class EmulatorAgrees(LabTest):
     def test_datagrams_sent_lost_and_received(self):
         before = self.wan_links()
         with self.lab.shardgate() as tunnel:
-            Stream(self.lab, rate=5000, frames=20_000, flows=64).finish()
+            Stream(self.lab, rate=8000, frames=20_000, flows=64, idle=1).finish()
             time.sleep(1)
             documents = [gateway.stats() for gateway in tunnel.both]
         moved = {name: count - before[name] for name, count in self.wan_links().items()}

@@ -34,6 +34,10 @@ FIGURES = {
     "control_frames": "network.sent",
 }
 FIGURES_OF_PORTS = ("lan_rx_frames", "lan_tx_frames", "wan_rx_datagrams", "wan_tx_datagrams")
+# Of the emulator: frames that died without the model, and what its lateness (p99) may be.
+WAYS = ("left_to_right", "right_to_left")
+OVERFLOWS_OF_EMULATOR = ("no_buffer_drops", "tx_full_drops", "rx_missed", "rx_no_mbuf", "tx_errors")
+LATENESS_MS_MAX = 10
 # What a person wants to see of a run.
 SUMMARY = (
     "lan_rx_frames", "shards_sent", "shards_received", "frames_delivered", "frames_straggled",
@@ -104,6 +108,11 @@ REASONS_OF_INJECTION = {
 def figure(document, name):
     """One figure of a statistics document or a final report, summed."""
     return sum(_numbers(document, FIGURES[name].split(".")))
+
+
+def growth(before, after, name):
+    """By how much one figure of a gateway grew."""
+    return figure(after, name) - figure(before, name)
 
 
 def drops(document):
@@ -237,6 +246,26 @@ def emulated(document, way):
         "duplicated": counts["duplicated"],
         "sent": counts["sent"],
     }
+
+
+def disturbance(emulator, before, after):
+    """What this machine's other work did to a run, in a few words; None if that was nothing.
+
+    A ring overflows when its reader gets no CPU: that is no path's loss. And an emulator that comes
+    too late is no path.
+    """
+    ways = [emulator[way] for way in WAYS]
+    overflowed = sum(way[name] for way in ways for name in OVERFLOWS_OF_EMULATOR) + sum(
+        growth(early, late, name)
+        for early, late in zip(before, after, strict=True)
+        for name in ("lan_rx_missed", "wan_rx_missed")
+    )
+    late_ms = max(way["lateness_us"]["p99"] for way in ways) / 1e3
+    if overflowed:
+        return f"{overflowed} frames overflowed"
+    if late_ms > LATENESS_MS_MAX:
+        return f"the emulator was {late_ms:.0f} ms late"
+    return None
 
 
 def units(document):

@@ -39,7 +39,7 @@ OFFLOADS = ("rx", "off", "tx", "off", "sg", "off", "tso", "off", "gso", "off", "
 TCP_BUFFER_BYTES = 64 << 20
 WIREGUARD_MTU = 1420
 WIREGUARD_PORT = 51820
-# Longer than lcores take to publish what they counted; twice a second the gateways probe each other.
+# Longer than lcores take to publish what they counted; each gateway probes the other once a second.
 SETTLING_S = 0.1
 SETTLING_LOOKS_MAX = 20
 # Three processes (two gateways, the emulator); the pools of each fit in this.
