@@ -27,6 +27,7 @@ COUNTED_MIN = 0.98
 # The path is slow enough that its rate and not a CPU bounds the flow.
 GOODPUT_SHARE_MIN = 0.8
 GROWTH_KIB_MAX = 4096
+WARM_UPS_MAX = 8
 BUFFERS_GROWTH_MAX = 256
 # Of all pools while the flood lasts: a tenth of a second of it is twice that.
 BUFFERS_IN_USE_MAX = 1024
@@ -39,22 +40,27 @@ ECHO_COPIES = 5
 class Flood(LabTest):
     path = wan.Path(delay_ms=10, rate_mbit=50)
 
-    def test_forged(self):
-        self.flood("forged header")
-
-    def test_replayed(self):
-        self.flood("replayed")
-
-    def test_duplicated(self):
-        self.flood("duplicated")
-
-    def flood(self, kind):
+    def test_forged_replayed_duplicated(self):
         self.seconds = SECONDS_THOROUGH if Options.thorough else SECONDS
         tunnel = self.tunnel()
+        undisturbed = self.warm_up(tunnel)
+        for kind in ("forged header", "replayed", "duplicated"):
+            with self.subTest(kind):
+                undisturbed = self.flood(tunnel, kind, undisturbed)
+
+    def warm_up(self, tunnel):
+        """Lets lanes begin, and memory be taken that is taken once; returns the goodput then."""
+        resident = 0
+        for _ in range(WARM_UPS_MAX):
+            undisturbed = self.goodput(tunnel)
+            before, resident = resident, tunnel.b.resident_kib()
+            if resident - before < GROWTH_KIB_MAX / 4:
+                break
+        return undisturbed
+
+    def flood(self, tunnel, kind, earlier):
+        """`earlier` is the goodput before; returns that after."""
         victim = tunnel.b
-        # Memory that is taken once is taken, and lanes have begun, before the first look.
-        self.goodput(tunnel)
-        undisturbed = [self.goodput(tunnel)]
         before, resident = self.look(victim), victim.resident_kib()
         flow = measure.TcpFlow(self.lab, tunnel.target, seconds=self.seconds, omit=1)
         injector = self.inject(kind)
@@ -68,7 +74,7 @@ class Flood(LabTest):
         sent = json.loads(injector.output())
         time.sleep(1)
         after, grown = self.look(victim), victim.resident_kib() - resident
-        undisturbed.append(self.goodput(tunnel))
+        undisturbed = [earlier, self.goodput(tunnel)]
         share = disturbed / (sum(undisturbed) / len(undisturbed))
         figures = {
             "kind": kind, "injected": sent, "undisturbed_mbit_per_s": undisturbed,
@@ -81,6 +87,7 @@ class Flood(LabTest):
         self.assertLessEqual(grown, GROWTH_KIB_MAX)
         self.assertLessEqual(in_use_most, BUFFERS_IN_USE_MAX)
         self.assertGreaterEqual(share, GOODPUT_SHARE_MIN, figures)
+        return undisturbed[-1]
 
     def goodput(self, tunnel):
         return measure.tcp_goodput(self.lab, tunnel.target, seconds=self.seconds, omit=1).mbit_per_s

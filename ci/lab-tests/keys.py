@@ -23,10 +23,13 @@ class WrongKey(LabTest):
         try:
             for gateway in gateways:
                 gateway.start()
-            time.sleep(1)
-            for sender in ("host-a", "host-b"):
-                stream = Stream(self.lab, sender, rate=500, frames=1000, flows=32)
-                time.sleep(3)
+            streams = [
+                Stream(self.lab, sender, rate=500, frames=1000, flows=32)
+                for sender in ("host-a", "host-b")
+            ]
+            # They are sent in two seconds, and in that time the gateways try more than once.
+            time.sleep(3)
+            for stream in streams:
                 _, got = stream.stop()
                 self.assertEqual(got["received"], 0, got)
                 self.assertEqual(got["foreign"], 0, got)
