@@ -3,6 +3,9 @@
 //!
 //!     cargo test --release -p shardgate-core --test repair_standing -- --ignored --nocapture
 
+#[path = "common/random.rs"]
+mod random;
+
 use std::io::Write;
 use std::time::Duration;
 
@@ -13,18 +16,7 @@ use shardgate_core::time::Time;
 use shardgate_core::wire::shard::{RepairHeader, SourceHeader};
 use shardgate_erasure::Coder;
 
-/// Numbers from a seed (Steele et al., "Fast splittable pseudorandom number generators", 2014).
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn unit(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    }
-}
+use random::SplitMix;
 
 /// Loses a share `loss` of the shards in runs of the mean length `burst`; independently if that
 /// is 1.
@@ -52,7 +44,8 @@ impl Channel {
 
     fn loses(&mut self) -> bool {
         let chance = if self.bad { self.stay } else { self.enter };
-        self.bad = self.random.unit() < chance;
+        let unit = (self.random.next() >> 11) as f64 / (1u64 << 53) as f64;
+        self.bad = unit < chance;
         self.bad
     }
 }

@@ -93,7 +93,7 @@ pub struct ReceiverHistograms {
 }
 
 /// What a predictive buffer has seen and done. All only grow, but for `high_water` marks.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReceiverStats {
     /// Shards placed.
     pub shards: u64,
