@@ -40,7 +40,8 @@ pub(super) struct SentByKind {
     pub feedback: u64,
 }
 
-/// AES-256-GCM by the `aes-gcm` crate.
+/// AES-256-GCM by the `aes-gcm` crate. Not shared with the dataplane's unit: that stands behind
+/// DPDK, and the core, which both know, may know no cipher.
 struct Cipher(Aes256Gcm);
 
 impl Cipher {
