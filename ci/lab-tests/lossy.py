@@ -7,7 +7,7 @@ find interactive. Each setting is changed alone, and what the hosts see has to c
 
 import dataclasses
 
-from support import LabTest, Options, counters, main, measure, thin, wan
+from support import LabTest, Options, counters, judged, machine, main, measure, stolen, thin, wan
 
 PATH = wan.LOSSY.but(loss_percent=2)
 # Frames a second, bytes, UDP port. Interactive are flows of small frames, below 200 a second.
@@ -36,6 +36,8 @@ class Seen:
     counted: dict
     # Frames that gw-a let go on purpose, or never saw: no path lost them.
     let_go: int
+    # What else this machine did meanwhile, or None.
+    disturbed: str | None
 
     @property
     def lost(self):
@@ -69,14 +71,19 @@ class Lossy(LabTest):
     runs = {}
 
     def with_(self, **changes):
-        """What is seen with the plain settings but for these; each combination is run once."""
+        """What is seen with the plain settings but for these; each combination is run once, and
+        once more for a check that is made again, if it was disturbed."""
         key = tuple(sorted(changes.items()))
-        if key not in self.runs:
-            self.runs[key] = self.undisturbed(lambda: self.run_with(self.plain | changes))
-        return self.runs[key]
+        attempt, seen = self.runs.get(key, (None, None))
+        if not seen or (seen.disturbed and self.attempt and attempt is not self.disturbances):
+            seen = self.run_with(self.plain | changes)
+            self.runs[key] = (self.disturbances, seen)
+        self.disturbances.append(seen.disturbed)
+        return seen
 
     def run_with(self, tunnel):
         settings = self.settings(**tunnel)
+        cpu = machine.CpuTime()
         # The same losses for everybody.
         self.lab.set_path(self.path)
         seconds = SECONDS_THOROUGH if Options.thorough else SECONDS
@@ -90,15 +97,14 @@ class Lossy(LabTest):
             ]
             delays = [flow.finish(linger=0.5) for flow in flows]
             after = gateways.stats()
-        disturbed = counters.disturbance(self.lab.cut(), before, after)
+        disturbed = counters.disturbance(self.lab.cut(), before, after) or stolen(cpu)
         for flow in delays:
             self.assertEqual(flow.duplicates, 0)
         let_go = counters.growth(before[0], after[0], "lan_rx_missed") + sum(
             counters.growth_of_drops(before[:1], after[:1]).get(reason, 0)
             for reason in counters.REASONS_AT_ENTRANCE
         )
-        seen = Seen(*delays, counters.growth_of_streams(before, after), let_go)
-        return seen, disturbed
+        return Seen(*delays, counters.growth_of_streams(before, after), let_go, disturbed)
 
     def assert_counted(self, seen, *names):
         for name in names:
@@ -110,23 +116,27 @@ class Lossy(LabTest):
         self.assertGreater(bare.lost, 0, "the path loses nothing: nothing is shown")
         self.assertLessEqual(seen.lost_share, bare.lost_share / factor, seen)
 
+    @judged
     def test_without_help_the_loss_is_the_paths(self):
         bare = self.with_()
         low, high = (PATH.loss_percent / 100 * factor for factor in LOSS_SPREAD)
         self.assertTrue(low <= bare.lost_share <= high, bare)
 
+    @judged
     def test_repair_alone(self):
         seen = self.with_(repair="1/8")
         self.assert_counted(seen, "repair_sent", "shards_rebuilt")
         self.assertFalse(seen.counted["repeats_sent"], "it was told not to repeat")
         self.assert_lowered(seen, REPAIR_FACTOR)
 
+    @judged
     def test_asking_alone(self):
         seen = self.with_(retransmit=True, bulk_hold_ms=LONG_HOLD_MS)
         self.assert_counted(seen, "shards_asked", "repeats_sent", "feedback_sent")
         self.assertFalse(seen.counted["repair_sent"], "it was told not to code")
         self.assert_lowered(seen, ASKING_FACTOR)
 
+    @judged
     def test_the_predictor_says_when_to_ask(self):
         patient = {"retransmit": True, "bulk_hold_ms": LONG_HOLD_MS}
         early = self.with_(**patient)
@@ -137,36 +147,36 @@ class Lossy(LabTest):
         more = late.late_ms(0.5) - early.late_ms(0.5)
         self.assertGreater(more, ASKED_LATER_MS / 2, (str(early), str(late)))
 
+    @judged
     def test_each_hold_keeps_the_order_of_its_own_flows(self):
         """What waits for a repeat leaves in order; what may not wait for so long overtakes it."""
         short = self.with_(retransmit=True)
         for held, other in (("bulk", "interactive"), ("interactive", "bulk")):
-            with self.subTest(held):
-                long = self.with_(retransmit=True, **{f"{held}_hold_ms": LONG_HOLD_MS})
-                overtaken = [getattr(seen, held).reordered for seen in (short, long)]
-                self.assertGreater(overtaken[0], 0, short)
-                self.assertLess(overtaken[1], overtaken[0] / 3, long)
-                self.assertGreater(getattr(long, other).reordered, 0, long)
-                if held == "bulk":
-                    # Far more than one frame in ten is behind one that is missing.
-                    more = long.late_ms(0.9) - short.late_ms(0.9)
-                    self.assertGreater(more, SHORT_HOLD_MS, (str(short), str(long)))
+            long = self.with_(retransmit=True, **{f"{held}_hold_ms": LONG_HOLD_MS})
+            overtaken = [getattr(seen, held).reordered for seen in (short, long)]
+            self.assertGreater(overtaken[0], 0, short)
+            self.assertLess(overtaken[1], overtaken[0] / 3, long)
+            self.assertGreater(getattr(long, other).reordered, 0, long)
+            if held == "bulk":
+                # Far more than one frame in ten is behind one that is missing.
+                more = long.late_ms(0.9) - short.late_ms(0.9)
+                self.assertGreater(more, SHORT_HOLD_MS, (str(short), str(long)))
 
+    @judged
     def test_queue_control_signals_under_load(self):
-        without = self.undisturbed(lambda: self.signals_with(queue_control=False))
-        signals = self.undisturbed(lambda: self.signals_with(queue_control=True))
-        self.assertEqual(without, 0)
-        self.assertGreater(signals, 0)
+        signals = {switch: self.signals_with(queue_control=switch) for switch in (False, True)}
+        self.assertEqual(signals[False], 0)
+        self.assertGreater(signals[True], 0)
 
     def signals_with(self, **tunnel):
-        """How often queue control spoke to a TCP flow at a bottleneck; and what disturbed that."""
+        """How often queue control spoke to a TCP flow at a bottleneck."""
         self.lab.set_path(BOTTLENECK)
         with self.lab.shardgate(settings=self.settings(**tunnel)) as gateways:
             before = gateways.stats()
             measure.tcp_goodput(self.lab, gateways.target, seconds=QUEUE_CONTROL_SECONDS)
             after = gateways.stats()
-        signals = counters.growth_of_streams(before, after)["queue_signals"]
-        return signals, counters.disturbance(self.lab.cut(), before, after)
+        self.disturbances.append(counters.disturbance(self.lab.cut(), before, after))
+        return counters.growth_of_streams(before, after)["queue_signals"]
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from support import (
     Options,
     counters,
     interruptible,
+    judged,
     leftovers,
     main,
     measure,
@@ -59,6 +60,7 @@ class Experiment(Program):
         grid = ("--paths", "loss_1", "--repair", "off", "--retransmit", "default")
         return self.document("experiment", "--out", self.out, "--pings", "20", *grid, *options)
 
+    @judged
     def test_measures_refuses_and_goes_on(self):
         wrong = "fixed:soon"
         options = ("--hold", "5", "40", "--predictor", "default", wrong)
@@ -119,6 +121,7 @@ class Experiment(Program):
 
 
 class Fairness(Program):
+    @judged
     def test_two_flows_at_one_bottleneck(self):
         document, _ = self.document("fairness", "--settle", "1", "--seconds", "2")
         (results,) = document["rounds"]
@@ -171,6 +174,7 @@ class Compare(Program):
 class Profiles(unittest.TestCase):
     """The lab's idea of a path is the emulator's."""
 
+    @judged
     def test_the_emulator_takes_a_profile_and_changes_of_it(self):
         path = wan.MEASURED["loss_1"]
         self.assertEqual((path.delay_ms, path.rate_mbit, path.loss_percent), (20, 200, 1))
@@ -265,6 +269,7 @@ class Arrival(unittest.TestCase):
 class Thin(unittest.TestCase):
     """A thin flow sees what the emulator does."""
 
+    @judged
     def test_delay_loss_and_duplicates(self):
         path = wan.Path(delay_ms=30, loss_percent=10, duplicate_percent=10)
         with Lab(path=path, hugepages="off", binary=Options.binary) as lab, lab.plain() as target:
@@ -280,6 +285,7 @@ class Thin(unittest.TestCase):
             # A normal distribution's 99 % are 2.33 deviations above its mean.
             self.assertTrue(39 < found.quantile_ms(0.99) < 45, found.as_json())
 
+    @judged
     def test_a_saturating_flow_fills_the_queue(self):
         path = wan.Path(delay_ms=10, rate_mbit=20, queue_frames=100)
         with Lab(path=path, hugepages="off", binary=Options.binary) as lab, lab.plain() as target:

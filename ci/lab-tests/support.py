@@ -47,6 +47,8 @@ from labkit.registry import NODES  # noqa: E402, F401
 SUMMARY = "summary:"
 # How often something is measured before a busy machine counts as a failure.
 ATTEMPTS = 4
+# A share of the CPU time: a stall of 50 ms or two in a run of some seconds.
+STOLEN_MAX = 0.02
 # EAL's folders of a lab's gateways and emulators; the tests of DPDK have others.
 LAB_RUNTIME = re.compile(r"/run/dpdk/shardgate-(emulate-|[a-z][a-z0-9-]*-gw-)")
 
@@ -103,18 +105,6 @@ class LabTest(unittest.TestCase):
             self.fail(f"refused: {line}")
         return found
 
-    def undisturbed(self, measure_once):
-        """What `measure_once` returns, which is a result and a `counters.disturbance`.
-
-        A run that this machine's other work disturbed is none, whatever is seen of it.
-        """
-        for _ in range(ATTEMPTS):
-            found, disturbed = measure_once()
-            if not disturbed:
-                break
-            say(f"{disturbed}, as this machine is busy; once more")
-        return found
-
     def tunnel(self, **options):
         """Two gateways until the test ends."""
         return self.enterContext(self.lab.shardgate(**options))
@@ -128,6 +118,43 @@ class LabTest(unittest.TestCase):
                 self.lab.shardgate(placement=placement, settings=settings) as gateways,
             ):
                 check(gateways, placement)
+
+
+def judged(check):
+    """Decorates a check of a test: what fails while this machine is disturbed is done once more.
+
+    What passes has passed; and what fails every time, or undisturbed, has failed. A check notes in
+    `test.disturbances` what it knows of; stolen CPU time is seen here.
+    """
+
+    @functools.wraps(check)
+    def again(test, *args, **kwargs):
+        for attempt in range(ATTEMPTS):
+            cpu = machine.CpuTime()
+            test.attempt, test.disturbances = attempt, []
+            try:
+                return check(test, *args, **kwargs)
+            except (AssertionError, LabError) as error:
+                reasons = [*test.disturbances, stolen(cpu)]
+                reason = next(filter(None, reasons), None)
+                if not reason or attempt + 1 == ATTEMPTS:
+                    raise
+                say(f"failed while {reason}, so once more: {str(error)[:200]}")
+            # Such work comes in bursts.
+            time.sleep(2**attempt)
+        return None
+
+    return again
+
+
+def stolen(cpu):
+    """That too much was stolen since `cpu`, as a disturbance; or None."""
+    share = cpu.stolen_share()
+    return (
+        f"{100 * share:.0f} % of the CPU time went to other machines"
+        if share > STOLEN_MAX
+        else None
+    )
 
 
 def wait_for(test, what, condition, *, timeout=5.0):

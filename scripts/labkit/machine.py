@@ -130,6 +130,28 @@ def _locked_folder():
             os.close(handle)
 
 
+class CpuTime:
+    """What this machine's CPUs did since now, as far as the kernel knows."""
+
+    # Columns of the first line of /proc/stat (proc(5)): user to steal.
+    COLUMNS, STEAL = 8, 7
+
+    def __init__(self):
+        self.began = self._look()
+
+    def stolen_share(self):
+        """Which share of the time a hypervisor gave to others that this machine could have used.
+
+        Nothing in here runs meanwhile, whatever its priority.
+        """
+        spent = [late - early for early, late in zip(self.began, self._look(), strict=True)]
+        return spent[self.STEAL] / max(1, sum(spent))
+
+    def _look(self):
+        line = pathlib.Path("/proc/stat").read_text().split("\n", 1)[0]
+        return [int(word) for word in line.split()[1 : 1 + self.COLUMNS]]
+
+
 def versions(binary=None):
     """What a figure depends on: the machine and the programs, as pairs to print."""
     cpu = "unknown"

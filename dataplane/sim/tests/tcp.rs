@@ -9,7 +9,7 @@ use shardgate_sim::path::PathProfile;
 use shardgate_sim::tcp::{self, TcpConfig, TcpCounters, TcpSender};
 use shardgate_sim::world::{FlowId, Site, World};
 
-use common::{Fate, any_path, at, delivered, wires, world};
+use common::{Fate, any_path, at, delivered, run_until_delivered, wires, world};
 
 fn counters(world: &World, flow: FlowId) -> TcpCounters {
     let sender: &TcpSender = world.host(flow, Site::A).expect("a sender");
@@ -240,8 +240,7 @@ proptest! {
         let mut world = world(plain_gateways(0), &path, seed);
         let config = TcpConfig { bytes: Some(bytes), ecn, ..TcpConfig::default() };
         let flow = tcp::add_flow(&mut world, Site::A, config);
-        // Timeouts back off to two minutes: a run of lost SYNs may take an hour to get over.
-        world.run_until(at(7_200.0));
+        run_until_delivered(&mut world, flow, bytes);
         prop_assert_eq!(delivered(&world, flow), bytes, "{:?}", counters(&world, flow));
         prop_assert!(world.integrity().is_sound(), "{:?}", world.integrity());
     }

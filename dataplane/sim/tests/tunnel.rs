@@ -12,7 +12,7 @@ use shardgate_sim::tcp::{self, TcpConfig};
 use shardgate_sim::traffic::{self, DatagramConfig, DatagramSink, FlowReport, Schedule};
 use shardgate_sim::world::{Site, World};
 
-use common::{Fate, any_path, at, delivered, wires, world};
+use common::{Fate, any_path, at, delivered, run_until_delivered, wires, world};
 
 fn tunnel(path: &PathProfile, seed: u64) -> World {
     world(
@@ -255,12 +255,7 @@ proptest! {
         let config = TcpConfig { bytes: Some(bytes), ..TcpConfig::default() };
         let flow = tcp::add_flow(&mut world, Site::A, config);
         traffic::add_flow(&mut world, Site::B, DatagramConfig::thin());
-        // Timeouts back off to two minutes: a run of lost SYNs may take long to get over.
-        let mut until = 1.0;
-        while delivered(&world, flow) < bytes && until < 2_000.0 {
-            world.run_until(at(until));
-            until *= 1.5;
-        }
+        run_until_delivered(&mut world, flow, bytes);
         prop_assert_eq!(delivered(&world, flow), bytes);
         prop_assert!(world.integrity().is_sound(), "{:?}", world.integrity());
     }

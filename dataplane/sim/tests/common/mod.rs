@@ -46,6 +46,17 @@ pub fn delivered(world: &World, flow: FlowId) -> u64 {
     receiver.delivered()
 }
 
+/// Runs until B has all `bytes` of a flow, or for so long that it never will.
+///
+/// A timeout backs off to two minutes, and a path that loses a fifth makes dozens of them.
+pub fn run_until_delivered(world: &mut World, flow: FlowId, bytes: u64) {
+    let mut until = 1.0;
+    while delivered(world, flow) < bytes && until < 50_000.0 {
+        world.run_until(at(until));
+        until *= 1.5;
+    }
+}
+
 /// What a [`Wire`] does to a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
