@@ -78,6 +78,12 @@ pub const ROUNDS_MAX: u8 = 3;
 /// A missing shard is never asked for sooner: crypto units and bursts reorder by less.
 pub const ASK_AFTER_MIN: Duration = Duration::from_millis(1);
 
+/// How often the plan for a hole is made, and how far apart: two octaves of age with each look.
+pub const LOOKS_MAX: u8 = 6;
+
+/// The plan for a hole is not made again sooner.
+pub const LOOK_EVERY_MIN: Duration = Duration::from_micros(200);
+
 /// How long an answer is waited for while the round trip is unknown, and how long a late original.
 pub const ASK_DEFAULT: Duration = Duration::from_millis(20);
 

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Hole, Outcome, Outlook, Predictor};
+use super::{Hole, Outcome, Outlook, Plan, Predictor};
 use crate::time::Time;
 
 /// Every hole is asked for after the same time. It learns nothing.
@@ -11,8 +11,8 @@ pub struct Fixed(pub Duration);
 
 impl Predictor for Fixed {
     #[inline]
-    fn ask_after(&mut self, _hole: &Hole, _outlook: &Outlook) -> Duration {
-        self.0
+    fn plan(&mut self, _hole: &Hole, _outlook: &Outlook, _age: Duration) -> Plan {
+        Plan::ask_after(self.0)
     }
 
     #[inline]

@@ -17,14 +17,20 @@ use crate::limits::{ASK_DEFAULT, HOLD_MAX, HOLD_SLACK, ROUNDS_HELD};
 use crate::time::Time;
 
 /// A hole as it opens: what a predictor may know of it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hole {
+    /// Counts the stream's holes, modulo 2^32: by it a predictor finds what it said of this one.
+    pub number: u32,
     /// When the evidence for it arrived.
     pub opened_at: Time,
     /// Missing shards in a row, this one included, when it opened.
     pub gap: u32,
+    /// How many of those were sent before this one.
+    pub position: u32,
     /// The path that it was sent on, as far as that is known.
     pub path: u8,
+    /// Which of its neighbours outside the gap are of its own aggregate: 0 to 2.
+    pub siblings: u8,
 }
 
 /// What became of the first transmission of a shard that was missing.
@@ -72,13 +78,67 @@ pub struct Outlook {
     pub repair_within: Option<Duration>,
 }
 
-/// Decides when a missing shard is asked for, and learns from what came of it.
-pub trait Predictor {
-    /// How long after a hole has opened its shard is asked for.
-    fn ask_after(&mut self, hole: &Hole, outlook: &Outlook) -> Duration;
+/// What fills a hole in place of its first transmission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filler {
+    /// It was asked for, and sent again.
+    Repeat {
+        /// How long after it had been asked for first.
+        after: Duration,
+    },
+    /// Repair, standing or in answer.
+    Repair,
+}
 
-    /// What became of a hole, at `now`.
+/// What is planned for a hole, and expected of it. All times count from its opening.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Plan {
+    /// When its shard is asked for.
+    pub ask_after: Duration,
+    /// When the plan is made anew, if the hole is open then: always sooner than `ask_after`.
+    pub look_after: Option<Duration>,
+    /// When it is filled as likely as not; unknown to those that do not predict.
+    pub expected_after: Option<Duration>,
+    /// How likely its first transmission is lost, 0 to 1; unknown to those that do not predict.
+    pub loss: Option<f32>,
+}
+
+impl Plan {
+    /// To ask after this time, without any expectation.
+    pub const fn ask_after(ask_after: Duration) -> Self {
+        Self {
+            ask_after,
+            look_after: None,
+            expected_after: None,
+            loss: None,
+        }
+    }
+}
+
+/// Decides when a missing shard is asked for, and learns from what came of it.
+///
+/// Whoever drives it tells of every shard that arrives first ([`arrived`](Self::arrived)), then of
+/// the holes that this one opens ([`plan`](Self::plan)), and later once what became of each
+/// hole's first transmission ([`learn`](Self::learn)); one more `Late` may follow a `Lost` if the
+/// shard comes when nobody believed in it any more, and a hole that only the crypto units' order
+/// opened ([`UNIT_GRACE`](crate::limits::UNIT_GRACE)) has no fate.
+pub trait Predictor {
+    /// A shard that was sent at `sent_at_us` by the sender's clock has arrived: not a duplicate, but
+    /// perhaps sent again or repair.
+    #[inline]
+    fn arrived(&mut self, _path: u8, _sent_at_us: u32, _received_at: Time) {}
+
+    /// When the shard is asked for, as far as that can be said at `age` after the hole has opened: 0
+    /// at first, later when the last plan wanted another look. Also a plan that has passed is
+    /// carried out at once.
+    fn plan(&mut self, hole: &Hole, outlook: &Outlook, age: Duration) -> Plan;
+
+    /// What became of a hole's first transmission, at `now`.
     fn learn(&mut self, hole: &Hole, outcome: Outcome, outlook: &Outlook, now: Time);
+
+    /// Something else has filled the hole, `age` after it had opened.
+    #[inline]
+    fn filled(&mut self, _hole: &Hole, _by: Filler, _age: Duration) {}
 }
 
 /// The policies to choose from.
@@ -92,10 +152,10 @@ pub enum Policy {
 
 impl Predictor for Policy {
     #[inline]
-    fn ask_after(&mut self, hole: &Hole, outlook: &Outlook) -> Duration {
+    fn plan(&mut self, hole: &Hole, outlook: &Outlook, age: Duration) -> Plan {
         match self {
-            Policy::Fixed(policy) => policy.ask_after(hole, outlook),
-            Policy::Rack(policy) => policy.ask_after(hole, outlook),
+            Policy::Fixed(policy) => policy.plan(hole, outlook, age),
+            Policy::Rack(policy) => policy.plan(hole, outlook, age),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Hole, Outcome, Outlook, Predictor};
+use super::{Hole, Outcome, Outlook, Plan, Predictor};
 use crate::limits::{ASK_AFTER_MIN, ASK_DEFAULT};
 use crate::time::Time;
 
@@ -38,9 +38,7 @@ impl Rack {
             ..Self::default()
         };
     }
-}
 
-impl Predictor for Rack {
     fn ask_after(&mut self, hole: &Hole, outlook: &Outlook) -> Duration {
         let Some(reordered_at) = self.reordered_at else {
             return ASK_AFTER_MIN;
@@ -54,6 +52,13 @@ impl Predictor for Rack {
         };
         let window = rtt.minimum / 4 * (self.steps + 1);
         window.min(rtt.smoothed).max(ASK_AFTER_MIN)
+    }
+}
+
+impl Predictor for Rack {
+    #[inline]
+    fn plan(&mut self, hole: &Hole, outlook: &Outlook, _age: Duration) -> Plan {
+        Plan::ask_after(self.ask_after(hole, outlook))
     }
 
     fn learn(&mut self, _hole: &Hole, outcome: Outcome, outlook: &Outlook, now: Time) {
@@ -90,9 +95,12 @@ mod tests {
 
     fn hole(at_ms: u32) -> Hole {
         Hole {
+            number: at_ms,
             opened_at: Time::ZERO + MS * at_ms,
             gap: 1,
+            position: 0,
             path: 0,
+            siblings: 0,
         }
     }
 

@@ -278,8 +278,18 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         };
         match state {
             State::Unknown => self.unknown = self.unknown.saturating_sub(1),
-            State::Hole(hole) if !hole.given_up => self.stats.holes_given_up += 1,
-            _ => {}
+            State::Hole(hole) => {
+                self.stats.holes_given_up += u64::from(!hole.given_up);
+                if !hole.judged && !hole.not_sent {
+                    self.learn_lost(&hole.known, self.settled);
+                }
+            }
+            State::Placed(placed) => {
+                if let Some(filled) = placed.filled.filter(|filled| !filled.judged) {
+                    self.learn_lost(&filled.known, self.settled);
+                }
+            }
+            State::Free => {}
         }
         if kept.is_some() {
             self.kept_now -= 1;

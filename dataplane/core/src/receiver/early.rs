@@ -36,6 +36,13 @@ pub(super) struct EarlyClass {
     pub is_all: bool,
 }
 
+impl EarlyClass {
+    /// Whether somebody waits for it.
+    pub(super) fn is_urgent(self) -> bool {
+        self.class == Class::Interactive
+    }
+}
+
 impl OpenFrame {
     /// What the `ahead`th shard from here carries of the frame.
     pub(super) fn in_shard(&self, ahead: u32) -> Option<EarlyClass> {

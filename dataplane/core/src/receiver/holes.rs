@@ -14,13 +14,32 @@ use super::{Arrival, FrameSink, PredictiveBuffer};
 use crate::buffer::Buffer;
 use crate::lane::{CLASSES, Class};
 use crate::limits::{
-    ASK_AFTER_MIN, ASK_DEFAULT, LOST_AFTER, NEEDLESS_PER_SHARD, REASSEMBLY_WINDOW, ROUNDS_MAX,
-    UNIT_GRACE,
+    ASK_AFTER_MIN, ASK_DEFAULT, LOOK_EVERY_MIN, LOOKS_MAX, LOST_AFTER, NEEDLESS_PER_SHARD,
+    REASSEMBLY_WINDOW, ROUNDS_MAX, UNIT_GRACE,
 };
-use crate::predict::{Hole, Outcome, Predictor, next_round};
+use crate::predict::{Filler, Hole, Outcome, Outlook, Plan, Predictor, next_round};
 use crate::seq::Seq;
 use crate::time::Time;
 use crate::wire::shard::SourceHeader;
+
+/// How long standing repair is waited for before a shard is asked for: repair that is on its way
+/// anyway comes sooner than any answer, unless too much is missing. At most an eighth of a round
+/// trip, so that waiting in vain costs little; and what somebody waits for is not made to wait.
+fn repair_awaited(hole: &Hole, is_urgent: bool, outlook: &Outlook) -> Duration {
+    match outlook.repair_within {
+        Some(repair) if hole.gap == 1 && !is_urgent => {
+            let round_trip = outlook.round_trip;
+            repair.min(round_trip.map_or(ASK_AFTER_MIN, |rtt| rtt.smoothed / 8))
+        }
+        _ => Duration::ZERO,
+    }
+}
+
+/// The age of a hole at which something is to be done about it next.
+fn next_look(plan: &Plan, ask_after: Duration, age: Duration) -> Duration {
+    let look = plan.look_after.unwrap_or(ask_after);
+    look.max(age + LOOK_EVERY_MIN).min(ask_after)
+}
 
 /// How many sequence numbers a shard's `same_path` speaks of.
 const SAME_PATH_BITS: u32 = u32::BITS;
@@ -39,6 +58,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         now: Time,
     ) {
         let frame = self.open_frame(newest);
+        let after_newest = self.shards_after(newest);
         for step in 1..=missing {
             let seq = newest.plus(step);
             let early = frame.and_then(|frame| frame.in_shard(step));
@@ -54,8 +74,35 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             self.forget(forgotten);
             self.unknown += 1;
             if on_path || is_sibling {
-                self.open_hole(seq, missing, path, early, now);
+                let hole = Hole {
+                    position: step - 1,
+                    siblings: u8::from(is_sibling) + u8::from(step <= after_newest),
+                    ..self.hole(missing, path, now)
+                };
+                self.open_hole(seq, hole, early);
             }
+        }
+    }
+
+    /// How many shards of its aggregate come after a shard that was placed.
+    fn shards_after(&self, seq: Seq) -> u32 {
+        match self.slots.get(seq).map(|slot| &slot.state) {
+            Some(State::Placed(placed)) => {
+                u32::from(placed.shard_count).saturating_sub(u32::from(placed.shard_id) + 1)
+            }
+            _ => 0,
+        }
+    }
+
+    /// A hole of which only so much is known.
+    fn hole(&self, gap: u32, path: u8, opened_at: Time) -> Hole {
+        Hole {
+            number: self.stats.holes as u32,
+            opened_at,
+            gap,
+            position: 0,
+            path,
+            siblings: 0,
         }
     }
 
@@ -66,7 +113,9 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             if header.same_path >> back & 1 == 1 || is_sibling {
                 let seq = header.seq.minus(back + 1);
                 let early = self.early_class(seq);
-                self.open_hole(seq, 1, path, early, now);
+                let siblings = u8::from(is_sibling);
+                let hole = self.hole(1, path, now);
+                self.open_hole(seq, Hole { siblings, ..hole }, early);
             }
         }
     }
@@ -90,16 +139,9 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         let mut seq = first;
         while self.unknown > 0 && !last.is_before(seq) {
             let early = self.early_class(seq);
-            self.open_hole(seq, ahead.max(1) as u32, path, early, now);
+            self.open_hole(seq, self.hole(ahead.max(1) as u32, path, now), early);
             seq = seq.plus(1);
         }
-    }
-
-    /// How long standing repair is waited for before a single missing shard is asked for: an eighth
-    /// of a round trip, so that waiting in vain costs little.
-    fn repair_wait_max(&self) -> Duration {
-        let round_trip = self.outlook.round_trip;
-        round_trip.map_or(ASK_AFTER_MIN, |rtt| rtt.smoothed / 8)
     }
 
     /// Whether a loss is to be passed on to those inside: when a full queue dropped it, and once in a
@@ -121,28 +163,19 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         self.open_frame(seq.minus(1))?.in_shard(1)
     }
 
-    fn open_hole(&mut self, seq: Seq, gap: u32, path: u8, early: Option<EarlyClass>, now: Time) {
-        let passed_on = self.passes_on(path, now);
-        let repair_wait_max = self.repair_wait_max();
+    fn open_hole(&mut self, seq: Seq, known: Hole, early: Option<EarlyClass>) {
+        let now = known.opened_at;
+        let passed_on = self.passes_on(known.path, now);
+        let is_urgent = early.is_some_and(EarlyClass::is_urgent);
+        let repair = repair_awaited(&known, is_urgent, &self.outlook);
         let Some(slot) = self.slots.get_mut(seq) else {
             return;
         };
         if !matches!(slot.state, State::Unknown) {
             return;
         }
-        let hole = Hole {
-            opened_at: now,
-            gap,
-            path,
-        };
-        let ask_after = self.predictor.ask_after(&hole, &self.outlook);
-        // Repair that is on its way anyway comes sooner than any answer, unless too much is missing.
-        // What somebody waits for is not made to wait for it.
-        let is_urgent = early.is_some_and(|early| early.class == Class::Interactive);
-        let ask_after = match self.outlook.repair_within {
-            Some(repair) if gap == 1 && !is_urgent => ask_after.max(repair.min(repair_wait_max)),
-            _ => ask_after,
-        };
+        let plan = self.predictor.plan(&known, &self.outlook, Duration::ZERO);
+        let ask_after = plan.ask_after.max(repair);
         let mut hold = self.config.hold_bounds.hold(ask_after, &self.outlook);
         if passed_on {
             hold = [Duration::ZERO; CLASSES];
@@ -150,9 +183,11 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             self.stats.holes_passed_on += 1;
         }
         let mut hole = OpenHole {
-            opened_at: now,
-            gap,
-            path,
+            known,
+            ask_after,
+            asked_at: Time::ZERO,
+            looks: 1,
+            judged: false,
             release_at: hold.map(|hold| now + hold),
             given_up: false,
             asks: 0,
@@ -180,7 +215,11 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             .round_trip
             .map_or(ASK_DEFAULT, |rtt| rtt.smoothed);
         let is_noted = (!self.outlook.asks
-            || self.agenda.add(now + ask_after, seq, Deadline::Ask(1)))
+            || self.agenda.add(
+                now + next_look(&plan, ask_after, Duration::ZERO),
+                seq,
+                Deadline::Ask(1),
+            ))
             && self
                 .agenda
                 .add(now + round_trip + LOST_AFTER, seq, Deadline::Verdict);
@@ -190,10 +229,20 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
     /// A missing shard is there.
     pub(super) fn fill(&mut self, hole: &OpenHole, arrival: Arrival, now: Time) {
         // By the times they were received: a shard that only its unit was late with has no age.
-        let age = now.since(hole.opened_at);
+        let age = now.since(hole.known.opened_at);
         match arrival {
-            Arrival::Repeat => self.stats.filled_by_repeat += 1,
-            Arrival::Rebuilt => self.stats.filled_by_repair += 1,
+            Arrival::Repeat => {
+                self.stats.filled_by_repeat += 1;
+                if hole.asks > 0 {
+                    let after = now.since(hole.asked_at);
+                    self.predictor
+                        .filled(&hole.known, Filler::Repeat { after }, age);
+                }
+            }
+            Arrival::Rebuilt => {
+                self.stats.filled_by_repair += 1;
+                self.predictor.filled(&hole.known, Filler::Repair, age);
+            }
             Arrival::Original => {}
         }
         if hole.given_up {
@@ -209,7 +258,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             self.histograms.recovery.record(age);
         }
         if arrival == Arrival::Original {
-            self.learn_late(hole.known(), hole.asks > 0, now);
+            self.learn_late(hole.known, hole.asks > 0, now);
         }
     }
 
@@ -238,7 +287,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         }
     }
 
-    /// Asks for a shard if it is still missing and may still come.
+    /// Asks for a shard if it is still missing and may still come, and if that is still the plan.
     fn ask(&mut self, seq: Seq, round: u8, now: Time) {
         let is_gone = self.floor.is_some_and(|floor| seq.is_before(floor));
         let Some(slot) = self.slots.get_mut(seq) else {
@@ -250,6 +299,29 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         if is_gone || hole.not_sent || hole.passed_on {
             return;
         }
+        let age = now.since(hole.known.opened_at);
+        if hole.asks == 0 && age < hole.ask_after {
+            let mut next = hole.ask_after;
+            if hole.looks < LOOKS_MAX {
+                hole.looks += 1;
+                let plan = self.predictor.plan(&hole.known, &self.outlook, age);
+                let is_urgent = hole.early.is_some_and(EarlyClass::is_urgent);
+                let repair = repair_awaited(&hole.known, is_urgent, &self.outlook);
+                hole.ask_after = plan.ask_after.max(repair);
+                next = next_look(&plan, hole.ask_after, age);
+                // A plan to ask sooner brings the answer sooner; nothing is held for longer than it
+                // was meant to be.
+                let hold = self.config.hold_bounds.hold(hole.ask_after, &self.outlook);
+                for (release_at, hold) in hole.release_at.iter_mut().zip(hold) {
+                    *release_at = (*release_at).min(hole.known.opened_at + hold);
+                }
+            }
+            if age < hole.ask_after {
+                let next = hole.known.opened_at + next;
+                self.agenda.add(next, seq, Deadline::Ask(round));
+                return;
+            }
+        }
         if self.wanted.is_full() || self.needless < NEEDLESS_PER_SHARD {
             // As long as anything waits for it: a stream that is silent earns no more requests.
             if hole.release_at.iter().any(|&at| now < at) {
@@ -260,10 +332,11 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             return;
         }
         hole.asks = round;
+        if round == 1 {
+            hole.asked_at = now;
+        }
         // First what somebody waits for: a message that is cut short is cut at its end.
-        let is_urgent = hole
-            .early
-            .is_some_and(|early| early.class == Class::Interactive);
+        let is_urgent = hole.early.is_some_and(EarlyClass::is_urgent);
         let at = if is_urgent { 0 } else { self.wanted.len() };
         self.wanted.insert(at, seq);
         self.stats.asks += 1;
@@ -279,19 +352,26 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             return;
         };
         let hole = match &mut slot.state {
-            State::Hole(hole) if !hole.not_sent => hole.known(),
-            State::Placed(placed) => match placed.filled.take() {
-                Some(filled) => Hole {
-                    opened_at: filled.opened_at,
-                    gap: filled.gap,
-                    path: filled.path,
-                },
+            State::Hole(hole) if !hole.not_sent => {
+                hole.judged = true;
+                hole.known
+            }
+            State::Placed(placed) => match &mut placed.filled {
+                Some(filled) => {
+                    filled.judged = true;
+                    filled.known
+                }
                 None => return,
             },
             _ => return,
         };
+        self.learn_lost(&hole, now);
+    }
+
+    /// The first transmission of a shard will not come any more.
+    pub(super) fn learn_lost(&mut self, hole: &Hole, now: Time) {
         self.predictor
-            .learn(&hole, Outcome::Lost, &self.outlook, now);
+            .learn(hole, Outcome::Lost, &self.outlook, now);
     }
 
     /// The sender says that a shard was numbered and never left: nobody waits for it, and it
@@ -340,7 +420,9 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
                         hole.given_up = true;
                         self.stats.holes_given_up += 1;
                         let held = hole.release_at.iter().max().copied().unwrap_or_default();
-                        self.histograms.hold.record(held.since(hole.opened_at));
+                        self.histograms
+                            .hold
+                            .record(held.since(hole.known.opened_at));
                     }
                 }
                 seq = seq.plus(1);

@@ -34,7 +34,7 @@ use crate::drop_reason::{DropReason, Drops};
 use crate::histogram::LogHistogram;
 use crate::lane::{CLASSES, Class, Lane};
 use crate::limits::{NEEDLESS_BURST, NEEDLESS_PER_SHARD, REASSEMBLY_WINDOW, WANTED_MAX};
-use crate::predict::{HoldBounds, Hole, Outlook, Predictor};
+use crate::predict::{HoldBounds, Outlook, Predictor};
 use crate::repair::{Decoder, DecoderStats};
 use crate::seal::Opened;
 use crate::seq::Seq;
@@ -332,6 +332,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
     fn note_arrival(&mut self, clear: ClearHeader, bytes: usize, sent_at_us: u32, at: Time) {
         if let Some(arrivals) = self.arrivals.get_mut(usize::from(clear.path)) {
             arrivals.note(clear.path_number, bytes, sent_at_us, at);
+            self.predictor.arrived(clear.path, sent_at_us, at);
         }
     }
 
@@ -376,10 +377,9 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
                     self.fill(&hole, arrival, now);
                     filled = true;
                     filled_hole = (!is_original).then_some(FilledHole {
-                        opened_at: hole.opened_at,
-                        gap: hole.gap,
-                        path: hole.path,
+                        known: hole.known,
                         asked: hole.asks > 0,
+                        judged: hole.judged,
                     });
                 }
                 Some(State::Unknown) => self.unknown = self.unknown.saturating_sub(1),
@@ -411,12 +411,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             && let State::Placed(placed) = &mut slot.state
             && let Some(filled) = placed.filled.take()
         {
-            let hole = Hole {
-                opened_at: filled.opened_at,
-                gap: filled.gap,
-                path: filled.path,
-            };
-            self.learn_late(hole, filled.asked, now);
+            self.learn_late(filled.known, filled.asked, now);
         }
     }
 
@@ -579,5 +574,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
     }
 }
 
+#[cfg(test)]
+mod outcomes;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! What is known of each of the last [`REASSEMBLY_WINDOW`] sequence numbers.
 
+use core::time::Duration;
+
 use super::early::EarlyClass;
 use crate::lane::CLASSES;
 use crate::limits::REASSEMBLY_WINDOW;
@@ -27,18 +29,25 @@ pub(super) struct Placed {
 /// What is remembered of a hole after something else than the original has filled it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FilledHole {
-    pub opened_at: Time,
-    pub gap: u32,
-    pub path: u8,
+    pub known: Hole,
     pub asked: bool,
+    /// Whether its first transmission was declared lost.
+    pub judged: bool,
 }
 
 /// A hole and what was decided about it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OpenHole {
-    pub opened_at: Time,
-    pub gap: u32,
-    pub path: u8,
+    /// As the predictor knows it.
+    pub known: Hole,
+    /// Its age when it is to be asked for.
+    pub ask_after: Duration,
+    /// When it was asked for first.
+    pub asked_at: Time,
+    /// How often its plan was made.
+    pub looks: u8,
+    /// Whether its first transmission was declared lost.
+    pub judged: bool,
     /// Until when it holds frames of each class.
     pub release_at: [Time; CLASSES],
     /// Whether it was counted as given up.
@@ -51,17 +60,6 @@ pub(super) struct OpenHole {
     pub passed_on: bool,
     /// What is missing, as far as the shard before tells.
     pub early: Option<EarlyClass>,
-}
-
-impl OpenHole {
-    /// As the predictor knows it.
-    pub(super) fn known(&self) -> Hole {
-        Hole {
-            opened_at: self.opened_at,
-            gap: self.gap,
-            path: self.path,
-        }
-    }
 }
 
 pub(super) enum State {

@@ -14,7 +14,7 @@ use crate::sender::{Close, Departure, Refused, SenderConfig, StreamSender};
 
 const HOLD: Duration = Duration::from_millis(20);
 
-fn config() -> ReceiverConfig {
+pub(super) fn config() -> ReceiverConfig {
     ReceiverConfig {
         paths: 1,
         ordered: true,
@@ -38,10 +38,10 @@ impl FrameSink<HeapBuffer> for Frames {
 }
 
 /// A sender and a predictive buffer with the wire in the test's hands.
-struct Tunnel {
+pub(super) struct Tunnel<P = Fixed> {
     sender: StreamSender<HeapBuffer>,
     budget: SealBudget,
-    receiver: PredictiveBuffer<HeapBuffer, Fixed>,
+    pub(super) receiver: PredictiveBuffer<HeapBuffer, P>,
     pool: HeapPool,
     out: Frames,
     aead: TestAead,
@@ -49,6 +49,12 @@ struct Tunnel {
 
 impl Tunnel {
     fn new(config: ReceiverConfig, payload_max: usize) -> Self {
+        Self::predicting(config, payload_max, Fixed(Duration::from_secs(1)))
+    }
+}
+
+impl<P: Predictor> Tunnel<P> {
+    pub(super) fn predicting(config: ReceiverConfig, payload_max: usize, predictor: P) -> Self {
         let sender = SenderConfig {
             shards_min: 1,
             shards_max: 64,
@@ -58,7 +64,7 @@ impl Tunnel {
         Self {
             sender: StreamSender::new(0, sender),
             budget: SealBudget::new(1, ORIGIN, 1, Time::ZERO),
-            receiver: PredictiveBuffer::new(config, Fixed(Duration::from_secs(1))),
+            receiver: PredictiveBuffer::new(config, predictor),
             pool: HeapPool::new(usize::MAX, 16_384),
             out: Frames::default(),
             aead: TestAead::new(9),
@@ -66,7 +72,7 @@ impl Tunnel {
     }
 
     /// Sends frames, as one aggregate if they fit one; returns the datagrams.
-    fn send(&mut self, frames: &[(Vec<u8>, Lane)]) -> Vec<Vec<u8>> {
+    pub(super) fn send(&mut self, frames: &[(Vec<u8>, Lane)]) -> Vec<Vec<u8>> {
         let mut datagrams = vec![];
         for (frame, lane) in frames {
             let mut offered = self.sender.offer(HeapBuffer::from_bytes(frame), *lane);
@@ -101,20 +107,20 @@ impl Tunnel {
         assert!(matches!(outcome, Close::Sent(_)));
     }
 
-    fn receive(&mut self, datagram: &[u8], generation: u32, now: Time) {
+    pub(super) fn receive(&mut self, datagram: &[u8], generation: u32, now: Time) {
         let (received, _) = Received::new(HeapBuffer::from_bytes(datagram)).unwrap();
         let opened = received.open(&self.aead).unwrap();
         self.receiver
             .accept(opened, generation, now, &mut self.pool, &mut self.out);
     }
 
-    fn poll(&mut self, now: Time) {
+    pub(super) fn poll(&mut self, now: Time) {
         self.receiver.poll(now, &mut self.out);
     }
 }
 
 /// A frame that can be told from all others.
-fn frame(number: u32, len: usize) -> Vec<u8> {
+pub(super) fn frame(number: u32, len: usize) -> Vec<u8> {
     (0..len.max(14))
         .map(|i| (number.wrapping_mul(31).wrapping_add(i as u32 * 7)) as u8)
         .collect::<Vec<_>>()
@@ -128,7 +134,7 @@ fn number(frame: &[u8]) -> u32 {
     u32::from_be_bytes(*frame.first_chunk().unwrap())
 }
 
-fn ms(ms: u64) -> Time {
+pub(super) fn ms(ms: u64) -> Time {
     Time(ms * 1_000_000)
 }
 
