@@ -189,6 +189,9 @@ pub struct SimArgs {
 pub enum SimCommand {
     /// One bulk TCP flow and one thin flow over the path of a profile.
     Profile(SimProfileArgs),
+    /// When missing shards are asked for: every policy on the same channels, compared where they ask
+    /// needlessly as often.
+    Predict(SimPredictArgs),
 }
 
 /// `sim profile`.
@@ -200,6 +203,30 @@ pub struct SimProfileArgs {
     /// Virtual seconds; the first 3 are not counted.
     #[arg(long, value_name = "S", default_value_t = 20.0)]
     pub seconds: f64,
+    /// Seed of all that is random.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Print the report as one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `sim predict`.
+#[derive(Debug, Args)]
+pub struct SimPredictArgs {
+    /// A trace, also compressed with gzip, or a gateway's record_file; the project's own channels
+    /// without any.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub trace: Vec<PathBuf>,
+    /// Judge only these policies.
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    pub policy: Vec<String>,
+    /// Shards of a channel, for each seed.
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pub shards: usize,
+    /// How many seeds follow from the seed; the spread between them is told.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub seeds: u32,
     /// Seed of all that is random.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,

@@ -1,5 +1,7 @@
 //! `shardgate sim`: the deterministic world of the simulator, from the command line.
 
+mod predict;
+
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::str::FromStr;
@@ -21,6 +23,7 @@ const SECONDS_MAX: f64 = 3_600.0;
 pub fn sim(args: &SimArgs) -> Result<(), Failure> {
     match &args.command {
         SimCommand::Profile(args) => profile(args),
+        SimCommand::Predict(args) => predict::predict(args),
     }
 }
 

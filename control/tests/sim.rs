@@ -126,3 +126,100 @@ fn the_emulator_knows_the_same_profiles() {
         "{right}"
     );
 }
+
+/// A judgement that takes a moment.
+const SMALL: [&str; 7] = [
+    "predict", "--shards", "2000", "--seeds", "2", "--policy", "rack",
+];
+
+#[test]
+fn a_judgement_as_json_has_the_points_that_tools_rely_on() {
+    let args = [&SMALL[..], &["oracle", "--json", "--seed", "7"]].concat();
+    let first = sim(&args);
+    let text = stdout(&first);
+    let report: serde_json::Value = serde_json::from_str(text).expect("one document");
+    assert_eq!((&report["seed"], &report["seeds"]), (&7.into(), &2.into()));
+    let policies = report["policies"].as_array().expect("a list");
+    let names: Vec<_> = policies.iter().map(|policy| &policy["name"]).collect();
+    assert_eq!(names, ["rack", "oracle"]);
+    for policy in policies {
+        let points = policy["frontier"].as_array().expect("a list");
+        let rates: Vec<_> = points
+            .iter()
+            .map(|point| point["spurious_per_1000"].as_f64())
+            .collect();
+        assert_eq!(rates, [Some(0.25), Some(1.0), Some(2.5)]);
+        let point = &points[2];
+        for time in ["ask_delay_ms", "recovery_ms"] {
+            for figure in ["mean", "p50", "p99", "p99_9"] {
+                assert!(point[time][figure].is_f64(), "{time} {figure}: {point}");
+            }
+        }
+        assert!(point["late_asked_share"].is_f64() && point["overhead_percent"].is_f64());
+    }
+    assert_eq!(policies[1]["brier"], 0.0, "it knows");
+    assert!(policies[0]["brier"].is_null(), "it says nothing");
+    let tuned: Vec<_> = report["tuned_on"].as_array().expect("a list").to_vec();
+    let channels = report["channels"].as_array().expect("a list");
+    assert!(
+        channels
+            .iter()
+            .all(|channel| !tuned.contains(&channel["name"]))
+    );
+    assert_eq!(stdout(&sim(&args)), text, "the same bytes");
+}
+
+#[test]
+fn a_judgement_of_traces_is_a_table() {
+    let folder = std::env::temp_dir().join(format!("shardgate-sim-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let file = folder.join("windows.log");
+    let rows: String = (0..400)
+        .map(|row| {
+            let loss = if row % 7 == 0 { 0.2 } else { 0.0 };
+            format!(
+                "{:.3} 20.00 {}.0ms {loss}\n",
+                f64::from(row) * 0.015,
+                20 + row % 5
+            )
+        })
+        .collect();
+    std::fs::write(&file, rows).expect("written");
+    let args = [&SMALL[..], &["--trace", file.to_str().expect("a name")]].concat();
+    let judged = sim(&args);
+    let text = stdout(&judged);
+    for part in [
+        "knobs tuned on: units",
+        "reported on:    windows.log (independent losses), windows.log (losses in runs)",
+        "ask, mean",
+        "At its default setting",
+        "Knob tuned elsewhere",
+        "factor of the window",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    std::fs::write(&file, "0.0 20.0 30.0ms 0.0\n0.1 fast 30.0ms 0.0\n").expect("written");
+    let wrong = error(&args);
+    assert!(
+        wrong.contains("windows.log:2: rate `fast` is no number"),
+        "{wrong}"
+    );
+    std::fs::remove_dir_all(&folder).expect("removed");
+}
+
+#[test]
+fn a_judgement_refuses_what_it_cannot_do() {
+    let cases: [(&[&str], &str); 7] = [
+        (&["--shards", "10"], "from 1000 to 2000000"),
+        (&["--shards", "99999999"], "from 1000 to 2000000"),
+        (&["--seeds", "0"], "from 1 to 100"),
+        (&["--seeds", "101"], "from 1 to 100"),
+        (&["--policy", "clever"], "no policy `clever`; there are "),
+        (&["--trace", "/nowhere.log"], "/nowhere.log"),
+        (&["--trace"], "--trace"),
+    ];
+    for (args, expected) in cases {
+        let line = error(&[&["predict"], args].concat());
+        assert!(line.contains(expected), "{line} instead of {expected}");
+    }
+}

@@ -23,6 +23,11 @@
 //! with real bytes in their frames ([`packet`]). [`evaluate`] tells what a tunnel is worth on a
 //! profile, next to the plain one.
 //!
+//! # The judge of predictors
+//!
+//! [`predict`] plays channels, real ones or generated, to the core's predictive buffer under every
+//! policy, and compares what they are worth where they ask needlessly as often.
+//!
 //! # Profiles
 //!
 //! [`path::PathProfile`] holds the parameters; [`profiles`] reads them from a TOML file of single
@@ -41,6 +46,7 @@ pub mod evaluate;
 pub mod gateway;
 pub mod packet;
 pub mod path;
+pub mod predict;
 pub mod profiles;
 mod seeds;
 pub mod tcp;
