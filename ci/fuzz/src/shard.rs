@@ -22,7 +22,7 @@ pub fn fuzz(plaintext: &[u8]) {
         assert_eq!(symbol, &plaintext[REPAIR_HEADER_LEN..]);
         assert_eq!(usize::from(header.coded_len), symbol.len());
         assert!(symbol.len() > CODED_META_LEN);
-        assert!(header.repair_index < 64 && (1..=128).contains(&header.window_len));
+        assert!(header.repair_index < 64 && (1..=192).contains(&header.window_len));
     }
     assert!(source.is_err() || repair.is_err());
 }

@@ -272,7 +272,7 @@ pub fn hostile_repair(script: &mut Script<'_>, around: Seq) -> Vec<u8> {
     let header = shardgate_core::wire::shard::RepairHeader {
         repeat: script.u8() & 1 != 0,
         repair_index: script.u8() & 63,
-        window_len: script.below(128) + 1,
+        window_len: script.below(192) + 1,
         window_start: around.plus(script.step()),
         sent_at_us: script.u32(),
         coded_len: u16::from(script.u8()) + 11,

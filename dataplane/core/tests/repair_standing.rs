@@ -10,6 +10,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use shardgate_core::buffer::{Buffer, HeapBuffer, HeapPool};
+use shardgate_core::limits::WINDOW_MAX;
 use shardgate_core::repair::{Decoder, Encoder, RepairPlan, standing, standing_residual};
 use shardgate_core::seq::Seq;
 use shardgate_core::time::Time;
@@ -70,7 +71,7 @@ fn measure(loss: f64, burst: f64, every: u8, window: u8, count: u32, seed: u64) 
         delay_max: Duration::from_secs(1),
     }));
     let mut lost = 0u64;
-    let mut waited = [0u64; 256];
+    let mut waited = [0u64; 512];
     for number in 0..count {
         let seq = Seq(number);
         let payload = [number as u8];
@@ -179,7 +180,7 @@ fn candidates() {
         (0.001, &[32u8, 24][..]),
         (0.002, &[24, 20]),
         (0.005, &[24, 20]),
-        (0.01, &[20, 16, 15]),
+        (0.01, &[20, 16, 15, 14]),
         (0.02, &[16, 13]),
         (0.03, &[12, 11]),
         (0.05, &[10, 9, 8]),
@@ -189,11 +190,11 @@ fn candidates() {
     ] {
         for burst in [1.0, 2.0, 3.0, 4.0, 6.0, 8.0] {
             for &every in overheads {
-                for open in [1, 2, 3, 4, 5, 6, 8] {
-                    let Some(window) = every.checked_mul(open).filter(|&window| window <= 128)
-                    else {
+                for open in [1, 2, 3, 4, 5, 6, 8, 9, 10, 12, 14, 16] {
+                    let window = every.saturating_mul(open);
+                    if usize::from(window) > WINDOW_MAX {
                         continue;
-                    };
+                    }
                     let got = measure(loss, burst, every, window, 2_000_000, 1);
                     writeln!(
                         out,

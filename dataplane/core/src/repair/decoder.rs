@@ -3,9 +3,9 @@
 use arrayvec::ArrayVec;
 use shardgate_erasure::{Coder, SOLVE_MAX};
 
-use super::equations::{EQUATIONS_MAX, Equation, Equations, Run, System, numbers};
+use super::equations::{EQUATIONS_MAX, Equation, Equations, Mask, Run, System};
 use super::history::{HISTORY, History};
-use super::{SPAN, WINDOW_MAX, coded_meta, padded, parse_coded};
+use super::{WINDOW_MAX, coded_meta, padded, parse_coded};
 use crate::seq::Seq;
 use crate::wire::shard::{CODED_META_LEN, RepairHeader, SourceHeader};
 
@@ -59,13 +59,13 @@ pub struct DecoderStats {
 
 /// Rebuilds the lost source shards of one stream.
 ///
-/// Memory is fixed: 256 source shards and 32 repair shards, about 410 kB at 1,414 bytes of
+/// Memory is fixed: 512 source shards and 32 repair shards, about 780 kB at 1,414 bytes of
 /// payload. It is indexed by number; nothing in a repair shard makes it grow.
 ///
-/// Work is bounded, whatever an authenticated peer sends. A repair shard costs 128 look-ups; over
-/// its life at most 128 multiply-accumulates to subtract what is there, and e ≤ 16 as its share of
+/// Work is bounded, whatever an authenticated peer sends. A repair shard costs 192 look-ups; over
+/// its life at most 192 multiply-accumulates to subtract what is there, and e ≤ 16 as its share of
 /// solving for e. Per call, no system is begun after 1,024 multiply-accumulates, and one takes at
-/// most 16 · 128 + 16²; at most 32 systems succeed, as each uses up an equation, and at most 4 fail.
+/// most 16 · 192 + 16²; at most 32 systems succeed, as each uses up an equation, and at most 4 fail.
 pub struct Decoder {
     coder: Coder,
     history: History,
@@ -146,17 +146,14 @@ impl Decoder {
             self.stats.too_old += 1;
             return;
         }
-        let mut unknown = 0u128;
+        let mut unknown = Mask::EMPTY;
         for offset in 0..window_len {
-            let has = self.history.has(header.window_start.plus(offset));
-            unknown |= u128::from(!has) << offset;
+            if !self.history.has(header.window_start.plus(offset)) {
+                unknown.insert(offset);
+            }
         }
-        let Some(oldest) = numbers(header.window_start, unknown).next() else {
+        if unknown.is_empty() {
             self.stats.needless += 1;
-            return;
-        };
-        if newest.distance_from(oldest) >= SPAN as i32 {
-            self.stats.too_old += 1;
             return;
         }
         self.advance(last);
@@ -201,7 +198,7 @@ impl Decoder {
     }
 
     /// Keeps a repair shard as an equation.
-    fn hold(&mut self, header: &RepairHeader, symbol: &[u8], unknown: u128) {
+    fn hold(&mut self, header: &RepairHeader, symbol: &[u8], unknown: Mask) {
         let (window_start, window_len) = (header.window_start, header.window_len);
         let repair_index = header.repair_index;
         let same = |held: &Equation| {
@@ -226,7 +223,6 @@ impl Decoder {
         to_symbol.copy_from_slice(symbol);
         // A system is as long as its longest symbol, so the whole place is made ready.
         padding.fill(0);
-        let window = u128::MAX >> (WINDOW_MAX as u32 - u32::from(window_len).clamp(1, 128));
         self.equations.insert(
             place,
             Equation {
@@ -234,7 +230,7 @@ impl Decoder {
                 window_len,
                 repair_index,
                 unknown,
-                unsubtracted: window & !unknown,
+                unsubtracted: Mask::below(u32::from(window_len)).without(&unknown),
                 len: padded(symbol.len()),
             },
         );
@@ -324,7 +320,7 @@ impl Decoder {
             let (Some(equation), Some(symbol)) = (self.equations.get_mut(place), symbol) else {
                 return (work, None);
             };
-            work += equation.unsubtracted.count_ones() as usize;
+            work += equation.unsubtracted.count() as usize;
             if subtract(self.coder, &self.history, equation, symbol) {
                 longest = longest.map(|longest: usize| longest.max(equation.len));
             } else {
@@ -343,7 +339,8 @@ fn subtract(coder: Coder, history: &History, equation: &mut Equation, symbol: &m
     let Some(symbol) = symbol.get_mut(..equation.len) else {
         return false;
     };
-    for seq in numbers(equation.window_start, equation.unsubtracted) {
+    for offset in equation.unsubtracted.iter() {
+        let seq = equation.window_start.plus(offset);
         let factor = shardgate_erasure::coefficient(seq.0, equation.repair_index);
         let subtracted = history
             .get(seq)
@@ -352,6 +349,6 @@ fn subtract(coder: Coder, history: &History, equation: &mut Equation, symbol: &m
             return false;
         }
     }
-    equation.unsubtracted = 0;
+    equation.unsubtracted = Mask::EMPTY;
     true
 }

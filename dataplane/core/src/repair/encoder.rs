@@ -27,7 +27,7 @@ pub struct RepairPlan {
     /// Source shards per repair shard: s. At least 1.
     pub every: u8,
     /// Source shards that a repair shard covers: W, rounded down to a multiple of s, from s to
-    /// 128 and to 16 s.
+    /// 192 and to 16 s.
     pub window: u8,
     /// A repair shard is due at the latest this long after the first source shard that none
     /// covers yet.
@@ -331,7 +331,7 @@ impl<B: Buffer> Encoder<B> {
 ///
 /// `repair_index` comes from [`Encoder::take_index`].
 ///
-/// `None`, and the buffer's contents are of no use, if there are no sources or more than 128, if
+/// `None`, and the buffer's contents are of no use, if there are no sources or more than 192, if
 /// their numbers do not follow each other, or if the buffer is too small.
 pub fn combine<'a, B: Buffer>(
     coder: Coder,

@@ -9,12 +9,16 @@
 use arrayvec::ArrayVec;
 use shardgate_erasure::{SOLVE_MAX, coefficient, inverse, multiply};
 
-use super::SPAN;
+use super::WINDOW_MAX;
+use super::bits::Bits;
 use super::history::HISTORY;
 use crate::seq::Seq;
 
-/// Most equations that wait: one in six of [`SPAN`], the densest standing repair that there is.
+/// Most equations that wait: all of two runs of losses that the most open windows cover.
 pub(super) const EQUATIONS_MAX: usize = 32;
+
+/// Some of the source shards of a window.
+pub(super) type Mask = Bits<{ WINDOW_MAX.div_ceil(64) }>;
 
 /// A repair shard of which something is missing.
 #[derive(Clone, Copy)]
@@ -22,41 +26,36 @@ pub(super) struct Equation {
     pub window_start: Seq,
     pub window_len: u8,
     pub repair_index: u8,
-    /// Bit i: `window_start + i` is missing.
-    pub unknown: u128,
-    /// Bit i: `window_start + i` is there and not yet subtracted from the symbol. It is, once,
-    /// when the equation is chosen: one that is never needed costs nothing.
-    pub unsubtracted: u128,
+    /// The offsets in the window of what is missing; at least one.
+    pub unknown: Mask,
+    /// The offsets of what is there and not yet subtracted from the symbol. It is, once, when the
+    /// equation is chosen: one that is never needed costs nothing.
+    pub unsubtracted: Mask,
     /// Bytes of its symbol with padding.
     pub len: usize,
 }
 
 impl Equation {
-    /// The bit of `seq` in the masks; none outside of the window.
-    fn bit(&self, seq: Seq) -> u128 {
-        let offset = seq.0.wrapping_sub(self.window_start.0);
-        if offset < u32::from(self.window_len) {
-            1u128.checked_shl(offset).unwrap_or(0)
-        } else {
-            0
-        }
+    /// The offset of `seq` in the window, or one that no mask has.
+    fn offset(&self, seq: Seq) -> u32 {
+        seq.0.wrapping_sub(self.window_start.0)
+    }
+
+    fn is_missing(&self, seq: Seq) -> bool {
+        self.unknown.contains(self.offset(seq))
     }
 
     /// The missing shards with the lowest and the highest number.
     fn ends(&self) -> (Seq, Seq) {
-        let (low, high) = (self.unknown.trailing_zeros(), self.unknown.leading_zeros());
-        let last = (u128::BITS - 1).saturating_sub(high);
-        (self.window_start.plus(low), self.window_start.plus(last))
+        let (first, last) = self.unknown.ends().unwrap_or_default();
+        (self.window_start.plus(first), self.window_start.plus(last))
     }
-}
 
-/// The numbers whose bits are set in a mask that begins at `start`, in order.
-pub(super) fn numbers(start: Seq, mut mask: u128) -> impl Iterator<Item = Seq> {
-    core::iter::from_fn(move || {
-        let offset = mask.trailing_zeros();
-        mask &= mask.wrapping_sub(1);
-        (offset < u128::BITS).then(|| start.plus(offset))
-    })
+    /// The numbers of the missing shards, in order.
+    fn missing(&self) -> impl Iterator<Item = Seq> + use<> {
+        let start = self.window_start;
+        self.unknown.iter().map(move |offset| start.plus(offset))
+    }
 }
 
 /// A run of unknowns with at least as many equations inside it.
@@ -148,45 +147,42 @@ impl Equations {
     pub(super) fn found(&mut self, seq: Seq) -> (u64, u64) {
         let mut touched = 0;
         let dropped = self.retain(|equation| {
-            let bit = equation.bit(seq) & equation.unknown;
-            touched += u64::from(bit != 0);
-            equation.unknown ^= bit;
-            equation.unsubtracted |= bit;
-            equation.unknown != 0
+            let offset = equation.offset(seq);
+            if equation.unknown.remove(offset) {
+                touched += 1;
+                equation.unsubtracted.insert(offset);
+            }
+            !equation.unknown.is_empty()
         });
         (touched, dropped)
     }
 
     /// Drops what is of no use once `newest` is the newest number; returns how many.
     pub(super) fn expire(&mut self, newest: Seq) -> u64 {
-        let age = |seq: Seq| newest.distance_from(seq);
-        self.retain(|equation| {
-            age(equation.window_start) < HISTORY as i32 && age(equation.ends().0) < SPAN as i32
-        })
+        self.retain(|equation| newest.distance_from(equation.window_start) < HISTORY as i32)
     }
 
     /// Whether an equation waits for this source shard.
     pub(super) fn wait_for(&self, seq: Seq) -> bool {
-        self.iter()
-            .any(|equation| equation.bit(seq) & equation.unknown != 0)
+        self.iter().any(|equation| equation.is_missing(seq))
     }
 
     /// The run of fewest unknowns, at most [`SOLVE_MAX`], with as many equations inside it, if
-    /// there is one that is not in `tried`. All unknowns lie within [`SPAN`] of `newest`.
+    /// there is one that is not in `tried`. All unknowns lie within [`HISTORY`] of `newest`.
     ///
     /// At most [`EQUATIONS_MAX`]² steps.
     pub(super) fn next_run(&self, newest: Seq, tried: &[Run]) -> Option<Run> {
-        let fewest = self.iter().map(|equation| equation.unknown.count_ones());
+        let fewest = self.iter().map(|equation| equation.unknown.count());
         if fewest.min()? as usize > self.held.min(SOLVE_MAX) {
             return None;
         }
         let base = newest.minus(HISTORY - 1);
-        let mut unknowns = Bits::default();
+        let mut unknowns: Bits<{ HISTORY as usize / 64 }> = Bits::EMPTY;
         let mut runs: ArrayVec<(u32, u32), EQUATIONS_MAX> = ArrayVec::new();
         for equation in self.iter() {
             let offset = |seq: Seq| seq.0.wrapping_sub(base.0);
             let (first, last) = equation.ends();
-            unknowns.insert(offset(equation.window_start), equation.unknown);
+            unknowns.insert_all(offset(equation.window_start), &equation.unknown);
             runs.push((offset(first), offset(last)));
         }
         runs.sort_unstable_by_key(|&(_, last)| last);
@@ -198,7 +194,7 @@ impl Equations {
                     continue;
                 }
                 inside += 1;
-                let size = unknowns.count(first, last);
+                let size = unknowns.count_within(first, last);
                 if size > SOLVE_MAX as u32 || best.is_some_and(|(fewest, _)| size >= fewest) {
                     break;
                 }
@@ -226,7 +222,7 @@ impl Equations {
         };
         let mut unknowns: ArrayVec<Seq, SOLVE_MAX> = ArrayVec::new();
         for equation in self.iter().filter(|equation| inside(equation)) {
-            for seq in numbers(equation.window_start, equation.unknown) {
+            for seq in equation.missing() {
                 if !unknowns.contains(&seq) {
                     unknowns.try_push(seq).ok()?;
                 }
@@ -263,7 +259,7 @@ impl Equations {
 fn row(equation: &Equation, unknowns: &[Seq]) -> [u8; SOLVE_MAX] {
     let mut factors = [0; SOLVE_MAX];
     for (factor, &seq) in factors.iter_mut().zip(unknowns) {
-        if equation.bit(seq) & equation.unknown != 0 {
+        if equation.is_missing(seq) {
             *factor = coefficient(seq.0, equation.repair_index);
         }
     }
@@ -295,36 +291,5 @@ impl Basis {
             }
         }
         false
-    }
-}
-
-/// A set of offsets below [`HISTORY`].
-#[derive(Clone, Copy, Default)]
-struct Bits {
-    low: u128,
-    high: u128,
-}
-
-impl Bits {
-    /// Adds a mask whose bit 0 stands for `offset`; what reaches beyond the set is left out.
-    fn insert(&mut self, offset: u32, mask: u128) {
-        if offset < 128 {
-            self.low |= mask << offset;
-            self.high |= mask.checked_shr(128 - offset).unwrap_or(0);
-        } else {
-            self.high |= mask.checked_shl(offset - 128).unwrap_or(0);
-        }
-    }
-
-    /// How many from `first` to `last`.
-    fn count(&self, first: u32, last: u32) -> u32 {
-        // All bits below `end`.
-        let below = |end: u32| 1u128.checked_shl(end).map_or(u128::MAX, |bit| bit - 1);
-        let part = |bits: u128, start: u32| {
-            let from = below(first.saturating_sub(start));
-            let to = below((last + 1).saturating_sub(start));
-            (bits & to & !from).count_ones()
-        };
-        part(self.low, 0) + part(self.high, 128)
     }
 }

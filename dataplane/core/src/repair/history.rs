@@ -1,12 +1,15 @@
 //! The coded bytes of the last source shards, delivered ones included: what is subtracted from a
 //! repair shard.
 
-use super::padded;
+use super::{WINDOW_MAX, padded};
 use crate::seq::Seq;
 
-/// Source shards kept. A window of 128 can reach that far back behind the oldest unknown that is
-/// still of use ([`super::SPAN`]); a power of two, because the numbers wrap.
-pub(super) const HISTORY: u32 = 256;
+/// Source shards kept: the longest window, and more than as many behind it, so that what one
+/// window could not give back still may be given back by the next ones. A power of two, because
+/// the numbers wrap.
+pub(super) const HISTORY: u32 = 512;
+
+const _: () = assert!(HISTORY.is_power_of_two() && HISTORY as usize > 2 * WINDOW_MAX);
 
 #[derive(Clone, Copy, Default)]
 struct Slot {
@@ -56,7 +59,7 @@ impl History {
             .get(..padded(slot.len))
     }
 
-    /// Keeps a source shard, `head` and `body` one behind the other, in place of the one 256
+    /// Keeps a source shard, `head` and `body` one behind the other, in place of the one 512
     /// numbers before; false if it is too long.
     #[inline]
     pub(super) fn insert(&mut self, seq: Seq, head: &[u8], body: &[u8]) -> bool {

@@ -13,11 +13,13 @@
 //! | `encoder` | [`Encoder`]: all open windows in one pass; [`combine`]: one window at once |
 //! | `decoder` | [`Decoder`]: what arrives, what is rebuilt, and the bounds of its work |
 //! | `history`, `equations` | the decoder's two stores, of fixed size |
+//! | `bits` | sets of small numbers |
 //! | `standing` | [`standing`](standing()): s and W by measured loss, and the residual that was measured |
 //!
 //! What is coded of a source shard: shard_id, shard_count, first_frame, payload_len, crc32c, then
 //! the payload. The coefficients and the solver are `shardgate_erasure`'s.
 
+mod bits;
 mod decoder;
 mod encoder;
 mod equations;
@@ -27,16 +29,10 @@ mod standing;
 pub use self::decoder::{Decoder, DecoderStats, Rebuilt};
 pub use self::encoder::{Encoder, EncoderStats, OPEN_MAX, RepairPlan, Symbol, combine};
 pub use self::standing::{standing, standing_residual};
+pub use crate::limits::WINDOW_MAX;
 
 use crate::seq::Seq;
 use crate::wire::shard::{CODED_META_LEN, SourceHeader};
-
-/// Most source shards of a window: as many as a decoder's mask of unknowns has bits.
-pub const WINDOW_MAX: usize = 128;
-
-/// Unknowns that may meet in one system lie closer together than this: as many source shards have
-/// coefficients of their own.
-pub const SPAN: u32 = shardgate_erasure::SOURCES_MAX;
 
 /// The vector kernels take whole units of this many bytes; symbols are padded to it while they
 /// are computed, because the bytes of a last part of a unit cost as much as the rest together.

@@ -6,7 +6,7 @@ const LOSS_MIN: f64 = 0.000_5;
 /// Loss above which an overhead of 17 % gives back too little.
 const LOSS_MAX: f64 = 0.2;
 
-/// Mean run of lost shards beyond which a window of 128 carries too few repair shards.
+/// Mean run of lost shards beyond which a window carries too few repair shards.
 const BURST_MAX: f64 = 7.0;
 
 /// Shares of shards lost, one for each row of [`TABLE`].
@@ -15,23 +15,24 @@ const LOSSES: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.
 /// Mean lengths of runs of lost shards, one for each column of [`TABLE`].
 const BURSTS: [f64; 5] = [1.0, 2.0, 3.0, 4.0, 6.0];
 
-/// s, W, and the share of source shards that stay lost. Each is the best of its overhead (1 / s)
-/// with at most eight windows open; a shorter window is taken where it loses nothing.
+/// s, W, and the share of source shards that stay lost. Each is the best of its overhead (1 / s); a
+/// shorter window is taken where it loses hardly anything. Runs ask for long windows: one of e
+/// losses takes e repair shards that cover it.
 ///
 /// Measured with this codec behind a Gilbert-Elliott channel, 2 to 10 million shards each, by
 /// `cargo test --release -p shardgate-core --test repair_standing -- --ignored --nocapture`. An
 /// entry that would give back less than a third of what is lost is none.
 #[rustfmt::skip]
 const TABLE: [[Option<(u8, u8, f64)>; BURSTS.len()]; LOSSES.len()] = [
-    [Some((32, 64, 3.0e-7)), Some((24, 120, 1.3e-4)), Some((24, 120, 3.6e-4)), Some((24, 120, 5.6e-4)), None],
-    [Some((24, 48, 3.1e-6)), Some((20, 120, 1.5e-4)), Some((20, 120, 5.3e-4)), Some((20, 120, 9.3e-4)), None],
-    [Some((20, 60, 3.0e-7)), Some((20, 120, 4.6e-4)), Some((20, 120, 1.5e-3)), Some((20, 120, 2.3e-3)), None],
-    [Some((20, 80, 2.5e-6)), Some((16, 128, 6.0e-4)), Some((16, 128, 2.1e-3)), Some((15, 120, 3.4e-3)), Some((15, 120, 5.6e-3))],
-    [Some((13, 65, 6.0e-6)), Some((13, 104, 1.4e-3)), Some((13, 104, 4.7e-3)), Some((13, 104, 7.8e-3)), Some((13, 104, 1.2e-2))],
-    [Some((11, 66, 7.7e-6)), Some((11, 88, 2.5e-3)), Some((11, 88, 7.7e-3)), Some((11, 88, 1.2e-2)), Some((11, 88, 1.8e-2))],
-    [Some((9, 72, 1.7e-4)), Some((8, 64, 5.0e-3)), Some((8, 64, 1.4e-2)), Some((8, 64, 2.2e-2)), Some((8, 64, 3.1e-2))],
-    [Some((7, 56, 3.8e-4)), Some((7, 56, 1.1e-2)), Some((7, 56, 2.4e-2)), Some((7, 56, 3.3e-2)), Some((7, 56, 4.5e-2))],
-    [Some((6, 48, 4.7e-3)), Some((6, 48, 2.5e-2)), Some((6, 48, 4.2e-2)), Some((6, 48, 5.4e-2)), None],
+    [Some((32, 64, 3.0e-7)), Some((24, 192, 1.2e-5)), Some((24, 192, 1.2e-4)), Some((24, 192, 2.8e-4)), Some((24, 192, 5.6e-4))],
+    [Some((24, 48, 3.1e-6)), Some((20, 160, 1.1e-5)), Some((20, 180, 1.6e-4)), Some((20, 180, 4.2e-4)), Some((20, 180, 1.0e-3))],
+    [Some((20, 60, 3.0e-7)), Some((20, 180, 6.8e-5)), Some((20, 180, 5.2e-4)), Some((20, 180, 1.2e-3)), Some((20, 180, 2.4e-3))],
+    [Some((20, 80, 2.5e-6)), Some((16, 192, 6.1e-5)), Some((16, 192, 4.9e-4)), Some((15, 180, 1.5e-3)), Some((15, 180, 3.5e-3))],
+    [Some((13, 65, 6.0e-6)), Some((13, 169, 2.0e-4)), Some((13, 182, 1.4e-3)), Some((13, 182, 3.5e-3)), Some((13, 182, 6.9e-3))],
+    [Some((11, 66, 7.7e-6)), Some((11, 143, 7.0e-4)), Some((11, 154, 2.8e-3)), Some((11, 176, 5.4e-3)), Some((11, 176, 1.0e-2))],
+    [Some((9, 72, 1.7e-4)), Some((8, 104, 2.1e-3)), Some((8, 112, 7.0e-3)), Some((8, 128, 1.1e-2)), Some((8, 128, 2.0e-2))],
+    [Some((7, 56, 3.8e-4)), Some((7, 84, 6.3e-3)), Some((7, 91, 1.5e-2)), Some((7, 98, 2.2e-2)), Some((7, 98, 3.4e-2))],
+    [Some((6, 48, 4.7e-3)), Some((6, 60, 2.1e-2)), Some((6, 72, 3.4e-2)), Some((6, 48, 5.4e-2)), None],
     [Some((6, 12, 8.7e-2)), Some((6, 24, 9.9e-2)), None, None, None],
 ];
 
@@ -71,6 +72,7 @@ fn nearest(values: &[f64], value: f64) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{OPEN_MAX, WINDOW_MAX};
     use super::*;
 
     #[test]
@@ -97,7 +99,9 @@ mod tests {
             let mut before = 0.0;
             for &(every, window, residual) in row.iter().flatten() {
                 assert_eq!(window % every, 0);
-                assert!(window <= 128 && (1..=8).contains(&(window / every)));
+                assert!(
+                    usize::from(window) <= WINDOW_MAX && usize::from(window / every) <= OPEN_MAX
+                );
                 assert!(residual > before && residual < loss * 2.0 / 3.0);
                 before = residual;
             }

@@ -4,7 +4,7 @@ use zerocopy::byteorder::{BE, U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::drop_reason::DropReason;
-use crate::limits::SHARDS_MAX;
+use crate::limits::{SHARDS_MAX, WINDOW_MAX};
 use crate::seq::Seq;
 
 /// Set in a repair shard's flags.
@@ -243,7 +243,7 @@ impl RepairHeader {
             && bytes.zero == 0
             && bytes.zero_16.get() == 0
             && header.repair_index < 64
-            && (1..=128).contains(&header.window_len)
+            && (1..=WINDOW_MAX).contains(&usize::from(header.window_len))
             && usize::from(header.coded_len) > CODED_META_LEN
             && usize::from(header.coded_len) == symbol.len();
         if sound {
@@ -354,7 +354,7 @@ mod tests {
         shard.extend_from_slice(&[0x55; 12]);
         assert_eq!(RepairHeader::parse(&shard), Ok((header, &[0x55; 12][..])));
         assert_eq!(is_repair(&shard), Some(true));
-        for (byte, value) in [(1, 64), (2, 0), (2, 129), (3, 1), (13, 11), (15, 1), (0, 0)] {
+        for (byte, value) in [(1, 64), (2, 0), (2, 193), (3, 1), (13, 11), (15, 1), (0, 0)] {
             let mut bad = shard.clone();
             bad[byte] = value;
             assert_eq!(

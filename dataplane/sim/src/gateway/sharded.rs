@@ -15,7 +15,7 @@ use shardgate_core::drop_reason::{DropReason, Drops};
 use shardgate_core::endpoint::{
     Egress, Endpoint, EndpointConfig, OutboundStats, PathView, RecoveryConfig, RepairMode,
 };
-use shardgate_core::limits::{HEADROOM, REKEY_AFTER, SHARDS_MAX};
+use shardgate_core::limits::{HEADROOM, REKEY_AFTER, SHARDS_MAX, WINDOW_MAX};
 use shardgate_core::mss::clamp_mss;
 use shardgate_core::predict::{HoldBounds, Policy, Rack};
 use shardgate_core::receiver::{FrameSink, ReceiverConfig};
@@ -35,7 +35,7 @@ const LAN_FRAME_MAX: usize = 1_518;
 /// Room of every buffer behind its headroom: such a frame, or a shard with its tag.
 const BUFFER_LEN: usize = 2_048;
 /// Source shards that both ends can decode a window of.
-const WINDOW: u16 = 128;
+const WINDOW: u16 = WINDOW_MAX as u16;
 /// How long an interactive frame waits behind a hole (`interactive_hold_ms`).
 const INTERACTIVE_HOLD: Duration = Duration::from_millis(5);
 /// Frames held, and shards kept for incomplete frames.

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::repair::equations::EQUATIONS_MAX;
+use crate::repair::history::HISTORY;
 
 fn arrive(decoder: &mut Decoder, seq: Seq) -> Vec<Seq> {
     receive(decoder, &Sent::source(seq))
@@ -142,9 +143,9 @@ fn counts_say_what_became_of_a_repair_shard() {
     // Held, and out of reach before anything helps.
     receive(&mut decoder, &requested(Seq(120), 8, 3));
     assert!(decoder.recoverable_soon(Seq(124)));
-    arrive(&mut decoder, Seq(124 + SPAN - 1));
+    arrive(&mut decoder, Seq(120 + HISTORY - 1));
     assert!(decoder.recoverable_soon(Seq(124)));
-    arrive(&mut decoder, Seq(124 + SPAN));
+    arrive(&mut decoder, Seq(120 + HISTORY));
     assert_eq!(decoder.stats().too_old, 1);
     assert!(!decoder.recoverable_soon(Seq(124)));
     receive(&mut decoder, &requested(Seq(120), 8, 3));
@@ -166,9 +167,9 @@ fn headers_that_cannot_be_are_refused() {
     };
     let spoil: [fn(&mut RepairHeader); 4] = [
         |header| header.window_len = 0,
-        |header| header.window_len = 129,
+        |header| header.window_len = WINDOW_MAX as u8 + 1,
         |header| header.coded_len += 1,
-        |header| header.window_start = Seq(200 + 128),
+        |header| header.window_start = Seq(200 + WINDOW_MAX as u32),
     ];
     for change in spoil {
         let mut decoder = decoder();

@@ -249,13 +249,13 @@ fn requests_share_the_counter_and_refuse_what_is_no_window() {
     };
     assert_eq!(try_all(vec![], &mut empty()), None);
     assert_eq!(try_all(vec![shard(1), shard(3)], &mut empty()), None);
-    assert_eq!(try_all((0..129).map(shard).collect(), &mut empty()), None);
+    assert_eq!(try_all((0..193).map(shard).collect(), &mut empty()), None);
     let mut small = HeapBuffer::new(crate::limits::HEADROOM, 16);
     assert_eq!(try_all(vec![shard(1)], &mut small), None);
     let mut buffer = empty();
-    let header = try_all((0..128).map(shard).collect(), &mut buffer).expect("the longest");
+    let header = try_all((0..192).map(shard).collect(), &mut buffer).expect("the longest");
     assert!(header.repeat);
-    assert_eq!((header.window_len, header.sent_at_us), (128, 9));
+    assert_eq!((header.window_len, header.sent_at_us), (192, 9));
     assert_eq!(try_all(vec![shard(1)], &mut buffer), None, "used already");
 }
 
@@ -295,7 +295,7 @@ proptest! {
             }
         }
         for header in &sender.out {
-            prop_assert!((1..=128).contains(&header.window_len));
+            prop_assert!((1..=192).contains(&header.window_len));
         }
         for (place, one) in sender.out.iter().enumerate() {
             for other in sender.out.iter().skip(place + 1) {
