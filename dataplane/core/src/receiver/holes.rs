@@ -25,9 +25,9 @@ use crate::wire::shard::SourceHeader;
 /// How long standing repair is waited for before a shard is asked for: repair that is on its way
 /// anyway comes sooner than any answer, unless too much is missing. At most an eighth of a round
 /// trip, so that waiting in vain costs little; and what somebody waits for is not made to wait.
-fn repair_awaited(hole: &Hole, is_urgent: bool, outlook: &Outlook) -> Duration {
+fn repair_awaited(is_urgent: bool, outlook: &Outlook) -> Duration {
     match outlook.repair_within {
-        Some(repair) if hole.gap == 1 && !is_urgent => {
+        Some(repair) if !is_urgent => {
             let round_trip = outlook.round_trip;
             repair.min(round_trip.map_or(ASK_AFTER_MIN, |rtt| rtt.smoothed / 8))
         }
@@ -167,7 +167,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         let now = known.opened_at;
         let passed_on = self.passes_on(known.path, now);
         let is_urgent = early.is_some_and(EarlyClass::is_urgent);
-        let repair = repair_awaited(&known, is_urgent, &self.outlook);
+        let repair = repair_awaited(is_urgent, &self.outlook);
         let Some(slot) = self.slots.get_mut(seq) else {
             return;
         };
@@ -306,7 +306,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
                 hole.looks += 1;
                 let plan = self.predictor.plan(&hole.known, &self.outlook, age);
                 let is_urgent = hole.early.is_some_and(EarlyClass::is_urgent);
-                let repair = repair_awaited(&hole.known, is_urgent, &self.outlook);
+                let repair = repair_awaited(is_urgent, &self.outlook);
                 hole.ask_after = plan.ask_after.max(repair);
                 next = next_look(&plan, hole.ask_after, age);
                 // A plan to ask sooner brings the answer sooner; nothing is held for longer than it
