@@ -34,6 +34,10 @@ fn each_format_is_known_by_its_rows_packed_or_not() {
         loss: 0.5,
     };
     assert_eq!(windows[1], expected);
+    assert!(matches!(
+        read("1 2 3ms -0.03\n"),
+        Ok(Rows::Windows(windows)) if windows[0].loss == 0.0
+    ));
     let Ok(Rows::Fits(fits)) = read(FITS) else {
         panic!("fits");
     };
@@ -68,7 +72,7 @@ fn what_is_wrong_is_named_with_its_line() {
         (b"1 2 3ms 0\n2 2 3 0\n", ":2: round trip `3` has no `ms`"),
         (b"1 2 3ms 1.5\n", ":1: loss 1.5 is not between 0 and 1"),
         (b"1 2 3ms NaN\n", ":1: loss NaN"),
-        (b"1 2 3ms -0.1\n", ":1: loss -0.1"),
+        (b"1 2 3ms -1.1\n", ":1: loss -1.1"),
         (b"1 2 infms 0\n", ":1: round trip inf"),
         (b"1 2 3ms 0\n0 2 3ms 0\n", ":2: time 0 falls"),
         (b"1 2 3ms 0\n2 2 3ms 0 5\n", ":2: four fields"),
