@@ -123,6 +123,12 @@ pub const STATS_TIMEOUT: Duration = Duration::from_secs(2);
 /// All the time of a connection: to send the request, and as much again to take the answer.
 pub const STATS_CONNECTION_TIME: Duration = Duration::from_secs(4);
 
+/// Arrivals in a record file: 32 MB, which `sim predict` takes.
+pub const RECORDS_MAX: u64 = 2_000_000;
+
+/// Arrivals written in a turn of the control loop: half a millisecond's work, and 4 million a second.
+pub const RECORDS_PER_TURN: usize = 4_096;
+
 /// Bytes of an answer that `shardgate stats` reads.
 pub const STATS_ANSWER_BYTES_MAX: usize = 64 << 20;
 

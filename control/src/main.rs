@@ -10,6 +10,7 @@
 //! | `network` | ARP, ICMP echo and UDP of the gateway's own addresses: pure |
 //! | `dataplane`, `engine` | what the control thread needs of a dataplane, and the real one |
 //! | `gateway` | the control loop over the three above |
+//! | `record` | what arrived, into a file for `sim predict` |
 //! | `run` | from a configuration to a running gateway and to its orderly end |
 //! | `stats` | the stats document, the endpoint, and the command that reads it |
 //! | `device_lock` | one process per device |
@@ -36,6 +37,7 @@ mod keys;
 mod limits;
 mod network;
 mod output;
+mod record;
 mod run;
 mod session;
 mod sim;

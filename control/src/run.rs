@@ -1,12 +1,15 @@
 //! `shardgate run`: from a configuration file to a running gateway, and to an orderly end.
 
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{BufWriter, ErrorKind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use shardgate_core::time::Time;
 use shardgate_dataplane::config::Hugepages;
 use shardgate_dataplane::engine::{Engine, Topology};
+use shardgate_dataplane::record::Recorder;
 use shardgate_hugepages::MountNeed;
 use tracing::{info, warn};
 
@@ -17,6 +20,7 @@ use crate::gateway::Gateway;
 use crate::limits;
 use crate::network::{Network, WanPort};
 use crate::output::{Failure, print, print_json};
+use crate::record::RecordFile;
 use crate::session::{Identity, Sessions};
 use crate::stats::document::{Board, ControlStatus};
 use crate::stats::server::Server;
@@ -132,7 +136,7 @@ fn listen_error(source: &Source, listen: &Listen, error: &std::io::Error) -> Fai
     source.error("stats.listen", message).into()
 }
 
-fn start(settings: Settings, source: &Source) -> Result<(), Failure> {
+fn start(mut settings: Settings, source: &Source) -> Result<(), Failure> {
     let file = source.file();
     let failed = |what: &str, error: &dyn std::fmt::Display| {
         Failure::Failed(format!("{}: {what}{error}", file.display()))
@@ -149,17 +153,22 @@ fn start(settings: Settings, source: &Source) -> Result<(), Failure> {
     let server = Server::start(&listen, board.clone())
         .map_err(|error| listen_error(source, &listen, &error))?;
 
+    let mut record = record(&mut settings, source)?;
     let peers = settings.peers.len();
     let mut engine = Engine::start(settings.engine.clone()).map_err(|error| failed("", &error))?;
     board.engine_runs(engine.reader());
     let mut gateway = gateway(&engine, settings);
     info!(peers, stats = %listen, version = env!("CARGO_PKG_VERSION"), "gateway runs");
-    serve(&mut gateway, &mut engine, &signals, &board);
+    serve(&mut gateway, &mut engine, &signals, &board, &mut record);
 
     info!("stopping");
     close(&mut gateway, &mut engine);
     board.update(status(&gateway, &engine));
     let report = engine.stop().map_err(|error| failed("", &error))?;
+    if let Some(record) = &mut record {
+        record.write_some();
+        record.end();
+    }
     drop(server);
     print_json(&board.last_words(report))?;
     Ok(())
@@ -180,11 +189,41 @@ fn gateway(engine: &Engine, settings: Settings) -> Gateway<Engine> {
     Gateway::new(sessions, network, now)
 }
 
+/// The file that arrivals go to, if one is configured, and the way there.
+fn record(
+    settings: &mut Settings,
+    source: &Source,
+) -> Result<Option<RecordFile<BufWriter<File>>>, Failure> {
+    let Some(path) = &settings.record_file else {
+        return Ok(None);
+    };
+    let recorder = Arc::new(Recorder::default());
+    settings.engine.recorder = Some(Arc::clone(&recorder));
+    let file = RecordFile::create(path, recorder).map_err(|error| {
+        let reason = crate::keys::plain(&error);
+        let message = format!(
+            "{}: {reason}: name a file that can be written",
+            path.display()
+        );
+        source.error("stats.record_file", message)
+    })?;
+    Ok(Some(file))
+}
+
 /// Turns until a signal asks for the end.
-fn serve(gateway: &mut Gateway<Engine>, engine: &mut Engine, signals: &Signals, board: &Board) {
+fn serve(
+    gateway: &mut Gateway<Engine>,
+    engine: &mut Engine,
+    signals: &Signals,
+    board: &Board,
+    record: &mut Option<RecordFile<BufWriter<File>>>,
+) {
     let mut status_due = Time::ZERO;
     while !signals.stop().load(Ordering::Relaxed) {
         let busy = gateway.turn(engine, wall_ns(), &mut random);
+        if let Some(record) = record {
+            record.write_some();
+        }
         let now = engine.now();
         if now >= status_due {
             board.update(status(gateway, engine));

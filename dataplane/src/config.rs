@@ -1,11 +1,14 @@
 //! What the control program asks of the dataplane: plain, validated data.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use shardgate_core::endpoint::RepairMode;
 use shardgate_core::predict::Policy;
+
+use crate::record::Recorder;
 
 /// Everything an [`Engine`](crate::engine::Engine) needs to start.
 #[derive(Clone, Debug)]
@@ -20,6 +23,8 @@ pub struct EngineConfig {
     pub pipeline: PipelineSpec,
     /// Sharding, order and bounds.
     pub tunnel: TunnelSpec,
+    /// Where what arrives from the first peer is noted.
+    pub recorder: Option<Arc<Recorder>>,
 }
 
 /// A DPDK port.

@@ -7,6 +7,7 @@
 //! | [`engine`] | starting, commanding, counting, stopping |
 //! | [`lcore`] | the loops themselves |
 //! | [`counters`] | counters that one lcore writes and others read |
+//! | [`record`] | what arrived, on its way to a file |
 //! | [`emulator`] | the WAN emulator: a path model between two ports, in real time |
 //!
 //! The pipelines move packets and decide nothing slow: what a frame becomes is up to
@@ -22,3 +23,4 @@ pub mod emulator;
 pub mod engine;
 pub mod lcore;
 pub mod placement;
+pub mod record;

@@ -107,6 +107,8 @@ pub struct Settings {
     pub peers: Vec<PeerSettings>,
     /// Where the stats endpoint listens.
     pub listen: Listen,
+    /// Where what arrives is recorded.
+    pub record_file: Option<PathBuf>,
 }
 
 /// Reads a configuration file.
@@ -159,6 +161,7 @@ pub fn check(source: &Source, machine: &Machine) -> Result<Settings, ConfigError
             peers: peer_specs,
             pipeline,
             tunnel,
+            recorder: None,
         },
         node,
         private_key,
@@ -166,6 +169,7 @@ pub fn check(source: &Source, machine: &Machine) -> Result<Settings, ConfigError
         wans,
         peers,
         listen,
+        record_file: record_file(source, &file),
     })
 }
 
@@ -203,16 +207,17 @@ fn read_key(source: &Source, key: &str, name: &str) -> Result<Zeroizing<[u8; 32]
 }
 
 fn listen(source: &Source, file: &File) -> Result<Listen, ConfigError> {
-    for (key, value) in [
-        ("stats.decisions_file", &file.stats.decisions_file),
-        ("stats.record_file", &file.stats.record_file),
-    ] {
-        if value.as_deref().is_some_and(|value| !value.is_empty()) {
-            return Err(values::later(source, key));
-        }
+    let decisions = file.stats.decisions_file.as_deref();
+    if decisions.is_some_and(|value| !value.is_empty()) {
+        return Err(values::later(source, "stats.decisions_file"));
     }
     let text = file.stats.listen.as_deref().unwrap_or(Listen::DEFAULT);
     Listen::parse(text).map_err(|message| source.error("stats.listen", message))
+}
+
+fn record_file(source: &Source, file: &File) -> Option<PathBuf> {
+    let name = file.stats.record_file.as_deref();
+    name.filter(|name| !name.is_empty()).map(|name| source.sibling(name))
 }
 
 /// The same for every start from one file, so that what a killed process left behind is found

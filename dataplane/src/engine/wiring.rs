@@ -364,6 +364,7 @@ impl Blueprint<'_> {
             policy: tunnel.policy,
         };
         let flow = (rx_index % topology.flows) as u16;
-        PeerStage::new(peer, spec.lan, flow, spec.mss_clamp, config)
+        let recorder = self.config.recorder.clone().filter(|_| peer == 0);
+        PeerStage::new(peer, spec.lan, flow, spec.mss_clamp, config).recorded(recorder)
     }
 }

@@ -2,6 +2,7 @@
 //! and the control thread's commands.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use shardgate_core::buffer::Buffer;
@@ -24,6 +25,7 @@ use super::units::Units;
 use super::wan::ReceiveSlot;
 use crate::command::Command;
 use crate::engine::shared::{PathCounters, ReceiverTimes, RxCounters, Shared, StreamIn, StreamOut};
+use crate::record::{Recorder, Seen};
 
 /// The path that is used; several come later.
 pub const PATH: u8 = 0;
@@ -135,6 +137,7 @@ pub struct PeerStage {
     hand: Hand,
     last_heard: [Time; STREAMS_MAX],
     feedback_heard: Time,
+    recorder: Option<Arc<Recorder>>,
 }
 
 impl PeerStage {
@@ -150,7 +153,13 @@ impl PeerStage {
             hand: Hand::new(peer, flow),
             last_heard: [Time::ZERO; STREAMS_MAX],
             feedback_heard: Time::ZERO,
+            recorder: None,
         }
+    }
+
+    /// What arrives is noted there, if anywhere.
+    pub fn recorded(self, recorder: Option<Arc<Recorder>>) -> Self {
+        Self { recorder, ..self }
     }
 
     /// Carries out what a command asks for. Memory for a stream is taken here, when its first key
@@ -284,12 +293,18 @@ impl PeerStage {
     ) {
         let received_at = opened.buffer().meta().rx_time;
         let (stream, generation) = (header.stream, key.generation);
+        let round_trip = || self.endpoint.round_trip(now);
+        let seen = (self.recorder.as_ref())
+            .and_then(|_| Seen::of(&opened, header, received_at, round_trip()));
         if self
             .endpoint
             .accept(opened, stream, generation, received_at, frames, sink)
             && let Some(last_heard) = self.last_heard.get_mut(usize::from(stream))
         {
             *last_heard = now;
+            if let (Some(recorder), Some(seen)) = (&self.recorder, seen) {
+                recorder.note(seen);
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering as Atomic};
 use std::time::Duration;
 
@@ -258,13 +258,15 @@ state_file = \"\"
 [stats]
 listen = \"unix:/run/shardgate.sock\"
 decisions_file = \"\"
-record_file = \"\"
+record_file = \"arrivals.rec\"
 ",
         keys::to_text(&folder.peer)
     );
     let settings = folder
         .check(&text)
         .unwrap_or_else(|error| panic!("{error}"));
+    let recorded = settings.record_file.as_deref();
+    assert_eq!(recorded.and_then(Path::file_name), Some("arrivals.rec".as_ref()));
     let engine = &settings.engine;
     assert_eq!(engine.pipeline.lcores.as_deref(), Some(&[0, 1, 2, 3][..]));
     assert_eq!(engine.pipeline.rx_lcores.as_deref(), Some(&[1][..]));

@@ -61,7 +61,7 @@ pub(super) fn of(trace: &Trace, count: usize, seed: u64) -> Vec<Channel> {
             let drafts = opportunities_drafts(times, count, seed);
             vec![drawn(drafts, format!("{name} (synthetic losses)"), 20.0)]
         }
-        Rows::Arrivals(arrivals) => vec![record::channel(name, arrivals, count)],
+        Rows::Arrivals(arrivals) => record::channels(name, arrivals, count),
     }
 }
 

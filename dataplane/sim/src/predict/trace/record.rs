@@ -9,16 +9,16 @@
 //! | 4 | the sender's clock when it was numbered, in microseconds, wrapping |
 //! | 4 | the receiver's clock when it arrived, in microseconds, wrapping |
 //! | 2 | smoothed round trip in tenths of a millisecond, 0 if unknown |
-//! | 1 | path |
+//! | 1 | path in the low three bits, stream above them |
 //! | 1 | 0 for a first transmission, 1 for a repeat, 2 for repair |
 //!
-//! What is missing between path numbers was lost, sent between its neighbours. The two clocks may
+//! Each stream is a channel of its own. What is missing between path numbers was lost, sent between its neighbours. The two clocks may
 //! differ by anything: half the round trip is taken as the shortest delay.
 
 use std::io::Read;
 use std::time::Duration;
 
-use shardgate_core::limits::PATHS_MAX;
+use shardgate_core::limits::{PATHS_MAX, STREAMS_MAX};
 use shardgate_core::time::Time;
 
 use super::{ROWS_MAX, Wrong, plain};
@@ -29,6 +29,8 @@ pub const MAGIC: [u8; 16] = *b"shardgate-rec\x00\x00\x01";
 
 /// Bytes of a record.
 pub const RECORD_LEN: usize = 16;
+
+const PATH_BITS: u32 = PATHS_MAX.trailing_zeros();
 
 /// Numbers that can be missing in a row; more is a new start.
 const GAP_MAX: i32 = 1 << 16;
@@ -58,6 +60,8 @@ pub struct Arrival {
     pub round_trip: u16,
     /// The path, below [`PATHS_MAX`].
     pub path: u8,
+    /// The stream, below [`STREAMS_MAX`].
+    pub stream: u8,
     /// What it was.
     pub what: What,
 }
@@ -70,11 +74,12 @@ impl Arrival {
         bytes[4..8].copy_from_slice(&self.sent_us.to_be_bytes());
         bytes[8..12].copy_from_slice(&self.received_us.to_be_bytes());
         bytes[12..14].copy_from_slice(&self.round_trip.to_be_bytes());
-        bytes[14..].copy_from_slice(&[self.path, self.what as u8]);
+        let lane = (self.path % PATHS_MAX as u8) | (self.stream << PATH_BITS);
+        bytes[14..].copy_from_slice(&[lane, self.what as u8]);
         bytes
     }
 
-    /// Reads a record; `None` if its path or kind is none.
+    /// Reads a record; `None` if its stream or kind is none.
     pub fn parse(bytes: &[u8; RECORD_LEN]) -> Option<Self> {
         let &[
             n0,
@@ -91,7 +96,7 @@ impl Arrival {
             r3,
             t0,
             t1,
-            path,
+            lane,
             what,
         ] = bytes;
         let what = match what {
@@ -100,12 +105,14 @@ impl Arrival {
             2 => What::Repair,
             _ => return None,
         };
-        (usize::from(path) < PATHS_MAX).then_some(Self {
+        let stream = lane >> PATH_BITS;
+        (usize::from(stream) < STREAMS_MAX).then_some(Self {
             number: u32::from_be_bytes([n0, n1, n2, n3]),
             sent_us: u32::from_be_bytes([s0, s1, s2, s3]),
             received_us: u32::from_be_bytes([r0, r1, r2, r3]),
             round_trip: u16::from_be_bytes([t0, t1]),
-            path,
+            path: lane % PATHS_MAX as u8,
+            stream,
             what,
         })
     }
@@ -143,7 +150,7 @@ pub(super) fn read(mut source: impl Read) -> Result<Vec<Arrival>, Wrong> {
         let arrival = Arrival::parse(&bytes).ok_or_else(|| {
             (
                 record,
-                "no record of this version: path or kind unknown".into(),
+                "no record of this version: stream or kind unknown".into(),
             )
         })?;
         arrivals.push(arrival);
@@ -182,8 +189,19 @@ impl Unwrapped {
     }
 }
 
-/// The channel that a recording shows: first transmissions and what is missing between them.
-pub(super) fn channel(name: &str, arrivals: &[Arrival], count: usize) -> Channel {
+/// The channels that a recording shows, one for each stream.
+pub(super) fn channels(name: &str, arrivals: &[Arrival], count: usize) -> Vec<Channel> {
+    let of_stream = |stream| {
+        let arrivals = arrivals.iter().filter(|arrival| arrival.stream == stream);
+        let arrivals: Vec<_> = arrivals.copied().collect();
+        (!arrivals.is_empty())
+            .then(|| channel(&format!("{name} (stream {stream})"), &arrivals, count))
+    };
+    (0..STREAMS_MAX as u8).filter_map(of_stream).collect()
+}
+
+/// First transmissions and what is missing between them.
+fn channel(name: &str, arrivals: &[Arrival], count: usize) -> Channel {
     let mut paths: [Unwrapped; PATHS_MAX] = Default::default();
     // All paths' clocks count from the same first arrival.
     let origin = arrivals.first().copied();
@@ -269,6 +287,7 @@ mod tests {
             received_us,
             round_trip: 200,
             path: 1,
+            stream: 3,
             what: What::First,
         }
     }
@@ -296,10 +315,11 @@ mod tests {
     proptest! {
         #[test]
         fn records_go_there_and_back(
-            number: u32, sent_us: u32, received_us: u32, round_trip: u16, path in 0u8..8, what in 0u8..3,
+            number: u32, sent_us: u32, received_us: u32, round_trip: u16, path in 0u8..8,
+            stream in 0u8..16, what in 0u8..3,
         ) {
             let what = [What::First, What::Repeat, What::Repair][usize::from(what)];
-            let arrival = Arrival { number, sent_us, received_us, round_trip, path, what };
+            let arrival = Arrival { number, sent_us, received_us, round_trip, path, stream, what };
             prop_assert_eq!(Arrival::parse(&arrival.to_bytes()), Some(arrival));
         }
 
@@ -310,16 +330,17 @@ mod tests {
             let arrivals: Vec<_> = rows
                 .into_iter()
                 .filter_map(|mut bytes| {
-                    (bytes[14], bytes[15]) = (bytes[14] % 8, bytes[15] % 3);
+                    (bytes[14], bytes[15]) = (bytes[14] % 128, bytes[15] % 3);
                     // Near each other, or nothing follows from them.
                     (bytes[0], bytes[1], bytes[2]) = (0, 0, bytes[2] % 4);
                     Arrival::parse(&bytes)
                 })
                 .collect();
-            let channel = channel("any", &arrivals, SHARDS_MAX);
-            prop_assert!(channel.shards().is_sorted_by_key(|shard| shard.sent));
-            for shard in channel.shards() {
-                prop_assert!(shard.received.is_none_or(|at| at >= shard.sent));
+            for channel in channels("any", &arrivals, SHARDS_MAX) {
+                prop_assert!(channel.shards().is_sorted_by_key(|shard| shard.sent));
+                for shard in channel.shards() {
+                    prop_assert!(shard.received.is_none_or(|at| at >= shard.sent));
+                }
             }
         }
     }
