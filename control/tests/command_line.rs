@@ -335,8 +335,8 @@ fn a_wrong_configuration_exits_with_2_and_names_file_line_key_and_remedy() {
         ),
         (
             "[node]",
-            "[tunnel]\npredictor = \"model\"\n[node]",
-            &[":2: ", "tunnel.predictor", "comes later"],
+            "[tunnel]\npredictor = \"oracle\"\n[node]",
+            &[":2: ", "tunnel.predictor", "\"model\""],
         ),
         (
             &peer_key,

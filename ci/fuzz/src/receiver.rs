@@ -2,7 +2,7 @@
 //! hostile one may send under the same key.
 
 use shardgate_core::buffer::{Buffer, HeapBuffer};
-use shardgate_core::predict::{Policy, RoundTrip};
+use shardgate_core::predict::{Engine, RoundTrip};
 use shardgate_core::receiver::PredictiveBuffer;
 use shardgate_core::repair::combine;
 use shardgate_core::seal::SealBudget;
@@ -27,7 +27,7 @@ const SHARDS_MAX: usize = 256;
 const STEPS_MAX: usize = 20_000;
 
 struct World {
-    receiver: PredictiveBuffer<Counted, Policy>,
+    receiver: PredictiveBuffer<Counted, Engine>,
     sender: StreamSender<HeapBuffer>,
     payload_max: usize,
     held_max: usize,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use shardgate_core::buffer::{Buffer, BufferPool, HeapBuffer, Meta};
 use shardgate_core::lane::Lane;
 use shardgate_core::limits::{FRAME_MAX, FRAME_MIN};
-use shardgate_core::predict::{Fixed, HoldBounds, Policy, Rack};
+use shardgate_core::predict::{Engine, Fixed, HoldBounds, ModelConfig, Policy, Rack};
 use shardgate_core::receiver::{FrameSink, PredictiveBuffer, ReceiverConfig};
 use shardgate_core::seal::{Aead, Opened, Origin, Received};
 use shardgate_core::seq::Seq;
@@ -285,7 +285,7 @@ pub fn hostile_repair(script: &mut Script<'_>, around: Seq) -> Vec<u8> {
 }
 
 /// Bounds and habits of a receiver.
-pub fn receiver_config(script: &mut Script<'_>, payload_max: usize) -> (ReceiverConfig, Policy) {
+pub fn receiver_config(script: &mut Script<'_>, payload_max: usize) -> (ReceiverConfig, Engine) {
     let (habits, bounds) = (script.u8(), script.u8());
     let bulk = (habits & 16 != 0).then_some(MS * 20);
     let config = ReceiverConfig {
@@ -299,17 +299,17 @@ pub fn receiver_config(script: &mut Script<'_>, payload_max: usize) -> (Receiver
         passes_on: bounds & 16 == 0,
         rebuilt_payload_max: if habits & 8 == 0 { payload_max } else { 0 },
     };
-    let policy = if habits & 32 == 0 {
-        Policy::Rack(Rack::default())
-    } else {
-        Policy::Fixed(Fixed(MS * 3))
+    let policy = match (habits & 32 == 0, bounds & 32 == 0) {
+        (true, true) => Policy::Rack(Rack::default()),
+        (true, false) => Policy::Model(ModelConfig::default()),
+        (false, _) => Policy::Fixed(Fixed(MS * 3)),
     };
-    (config, policy)
+    (config, policy.engine())
 }
 
 /// What holds for every predictive buffer at every time.
 pub fn is_sound(
-    buffer: &PredictiveBuffer<Counted, Policy>,
+    buffer: &PredictiveBuffer<Counted, Engine>,
     held_max: usize,
     kept_max: usize,
     delivered: Option<&Delivered>,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shardgate_core::endpoint::RepairMode;
 use shardgate_core::limits::{HOLD_MAX, SHARDS_MAX};
-use shardgate_core::predict::{Fixed, Policy, Rack};
+use shardgate_core::predict::{Policy, Rack};
 use shardgate_core::repair::{OPEN_MAX, WINDOW_MAX};
 use shardgate_dataplane::config::{Ordering, TunnelSpec};
 use toml::Value;
@@ -118,28 +118,11 @@ fn refuse_later(source: &Source, tunnel: &Tunnel) -> Result<(), ConfigError> {
 
 fn predictor(source: &Source, tunnel: &Tunnel) -> Result<Policy, ConfigError> {
     const KEY: &str = "tunnel.predictor";
-    let text = match tunnel.predictor.as_deref() {
-        None | Some("rack") => return Ok(Policy::Rack(Rack::default())),
-        Some(text) => text,
+    let Some(text) = tunnel.predictor.as_deref() else {
+        return Ok(Policy::Rack(Rack::default()));
     };
-    if ["model", "model-frozen"].contains(&text) {
-        return Err(later_value(source, KEY, &format!("{text:?}"), "\"rack\""));
-    }
-    let milliseconds = text
-        .strip_prefix("fixed:")
-        .and_then(|rest| rest.strip_suffix("ms"))
-        .and_then(whole_number)
-        .map(Duration::from_millis)
-        .filter(|after| *after <= HOLD_MAX);
-    milliseconds
-        .map(|after| Policy::Fixed(Fixed(after)))
-        .ok_or_else(|| {
-            let message = format!(
-                "{text:?} is not known: write \"rack\", or \"fixed:Nms\" with N from 0 to {}",
-                HOLD_MAX.as_millis()
-            );
-            source.error(KEY, message)
-        })
+    text.parse()
+        .map_err(|unknown| source.error(KEY, format!("{text:?} is not known: {unknown}")))
 }
 
 /// A number in digits only.

@@ -11,7 +11,7 @@ use shardgate_core::drop_reason::{DROP_REASONS, DropReason, Drops};
 use shardgate_core::endpoint::Endpoint;
 use shardgate_core::histogram::{BUCKETS, LogHistogram};
 use shardgate_core::limits::{KEY_SLOTS, STREAMS_MAX, UNIT_LAG_MAX};
-use shardgate_core::predict::Policy;
+use shardgate_core::predict::Engine;
 use shardgate_core::receiver::{PredictiveBuffer, ReceiverHistograms};
 use shardgate_core::time::Time;
 use shardgate_dpdk::Clock;
@@ -246,7 +246,7 @@ counters! {
 
 impl StreamIn {
     /// From a predictive buffer.
-    pub fn new<B: Buffer>(buffer: &PredictiveBuffer<B, Policy>, last_heard: Time) -> Self {
+    pub fn new<B: Buffer>(buffer: &PredictiveBuffer<B, Engine>, last_heard: Time) -> Self {
         let (stats, lanes) = (buffer.stats(), buffer.lane_stats());
         let decoder = buffer.decoder_stats();
         Self {

@@ -34,7 +34,7 @@ use crate::drop_reason::{DropReason, Drops};
 use crate::flows::FlowTable;
 use crate::lane::Lane;
 use crate::limits::STREAMS_MAX;
-use crate::predict::{Policy, RoundTrip};
+use crate::predict::{Engine, Policy, RoundTrip};
 use crate::receiver::{FrameSink, PredictiveBuffer, ReceiverConfig};
 use crate::repair::EncoderStats;
 use crate::seal::{Opened, SealBudget, Unsealed};
@@ -102,7 +102,7 @@ pub struct Endpoint<B> {
     budget: Option<SealBudget>,
     flows: FlowTable,
     outbound: Outbound<B>,
-    inbound: [Option<Box<PredictiveBuffer<B, Policy>>>; STREAMS_MAX],
+    inbound: [Option<Box<PredictiveBuffer<B, Engine>>>; STREAMS_MAX],
     messages: Messages,
     /// What no stream has got yet of the bounds: frames held, shards kept.
     held_left: usize,
@@ -167,7 +167,10 @@ impl<B: Buffer> Endpoint<B> {
                     paths: self.config.paths,
                     ..bounds
                 };
-                *slot = Some(Box::new(PredictiveBuffer::new(config, self.config.policy)));
+                *slot = Some(Box::new(PredictiveBuffer::new(
+                    config,
+                    self.config.policy.engine(),
+                )));
             }
         }
         self.messages.expect_streams(streams);
@@ -329,7 +332,7 @@ impl<B: Buffer> Endpoint<B> {
     }
 
     /// The streams received here, by number.
-    pub fn received(&self) -> impl Iterator<Item = (usize, &PredictiveBuffer<B, Policy>)> {
+    pub fn received(&self) -> impl Iterator<Item = (usize, &PredictiveBuffer<B, Engine>)> {
         let streams = self.inbound.iter().enumerate();
         streams.filter_map(|(stream, buffer)| Some((stream, &**buffer.as_ref()?)))
     }

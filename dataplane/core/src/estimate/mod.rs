@@ -50,7 +50,7 @@ fn seconds(duration: Duration) -> f64 {
 }
 
 #[cfg(test)]
-mod noise {
+pub(crate) mod noise {
     /// Uniform numbers for the tests' channels (splitmix64).
     pub struct Noise(pub u64);
 

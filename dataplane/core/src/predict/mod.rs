@@ -6,12 +6,20 @@
 //! there throws the answer away, so a hold ends with a whole round of asking or before the first.
 
 mod fixed;
+mod model;
+mod policy;
 mod rack;
+mod rules;
 
 use core::time::Duration;
 
 pub use self::fixed::Fixed;
+pub use self::model::{
+    Bin, Model, ModelConfig, RELIABILITY_BINS, Reliability, STATE_LEN, StateError,
+};
+pub use self::policy::{Engine, Policy, UnknownPolicy};
 pub use self::rack::Rack;
+pub use self::rules::{Duplicates, Quantile, Rto, RttFraction};
 use crate::lane::{CLASSES, Class};
 use crate::limits::{ASK_DEFAULT, HOLD_MAX, HOLD_SLACK, ROUNDS_HELD};
 use crate::time::Time;
@@ -139,33 +147,6 @@ pub trait Predictor {
     /// Something else has filled the hole, `age` after it had opened.
     #[inline]
     fn filled(&mut self, _hole: &Hole, _by: Filler, _age: Duration) {}
-}
-
-/// The policies to choose from.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Policy {
-    /// The same time for every hole.
-    Fixed(Fixed),
-    /// Adaptive RACK.
-    Rack(Rack),
-}
-
-impl Predictor for Policy {
-    #[inline]
-    fn plan(&mut self, hole: &Hole, outlook: &Outlook, age: Duration) -> Plan {
-        match self {
-            Policy::Fixed(policy) => policy.plan(hole, outlook, age),
-            Policy::Rack(policy) => policy.plan(hole, outlook, age),
-        }
-    }
-
-    #[inline]
-    fn learn(&mut self, hole: &Hole, outcome: Outcome, outlook: &Outlook, now: Time) {
-        match self {
-            Policy::Fixed(policy) => policy.learn(hole, outcome, outlook, now),
-            Policy::Rack(policy) => policy.learn(hole, outcome, outlook, now),
-        }
-    }
 }
 
 /// Upper bounds of a hold, whatever a predictor says.

@@ -6,6 +6,9 @@ use super::{Hole, Outcome, Outlook, Plan, Predictor};
 use crate::limits::{ASK_AFTER_MIN, ASK_DEFAULT};
 use crate::time::Time;
 
+/// A quarter of the shortest round trip (RFC 8985 §6.2).
+const STEP: f32 = 0.25;
+
 /// Recoveries for which a widened window is kept (RFC 8985: 16).
 const PERSIST: u8 = 16;
 
@@ -19,8 +22,10 @@ const REORDERING_FORGOTTEN: Duration = Duration::from_secs(60);
 /// Adaptive RACK: as long as nothing came out of order a hole is asked for at once; from then on
 /// after a quarter of the shortest round trip, a quarter more for each round trip in which a shard
 /// was asked for needlessly, back to one after 16 recoveries without.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rack {
+    /// A step, as a share of the shortest round trip.
+    step: f32,
     /// When something came out of order last.
     reordered_at: Option<Time>,
     steps: u32,
@@ -30,12 +35,30 @@ pub struct Rack {
     recovered_at: Time,
 }
 
+impl Default for Rack {
+    fn default() -> Self {
+        Self::with_step(STEP)
+    }
+}
+
 impl Rack {
+    /// With steps of another share of the shortest round trip than a quarter.
+    pub fn with_step(step: f32) -> Self {
+        Self {
+            step,
+            reordered_at: None,
+            steps: 0,
+            persist: 0,
+            widened_at: Time::ZERO,
+            recovered_at: Time::ZERO,
+        }
+    }
+
     fn reset(&mut self) {
         *self = Self {
             widened_at: self.widened_at,
             recovered_at: self.recovered_at,
-            ..Self::default()
+            ..Self::with_step(self.step)
         };
     }
 
@@ -50,7 +73,8 @@ impl Rack {
         let Some(rtt) = outlook.round_trip else {
             return ASK_DEFAULT;
         };
-        let window = rtt.minimum / 4 * (self.steps + 1);
+        let step_ns = rtt.minimum.as_nanos() as f32 * self.step;
+        let window = Duration::from_nanos(step_ns as u64) * (self.steps + 1);
         window.min(rtt.smoothed).max(ASK_AFTER_MIN)
     }
 }

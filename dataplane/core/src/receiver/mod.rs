@@ -563,6 +563,11 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         &self.drops
     }
 
+    /// What says when holes are asked for.
+    pub fn predictor(&self) -> &P {
+        &self.predictor
+    }
+
     /// Frames held out of order now.
     pub fn held(&self) -> usize {
         self.lanes.held()

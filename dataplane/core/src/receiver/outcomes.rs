@@ -130,7 +130,8 @@ fn a_hole_that_leaves_the_window_unjudged_is_lost() {
 #[test]
 fn a_plan_is_looked_at_again_and_may_change() {
     // At first in 40 ms with a look after 4; then at once.
-    let plans: [(fn(Duration) -> Plan, &[u64], u64); 2] = [
+    type Case = (fn(Duration) -> Plan, &'static [u64], u64);
+    let plans: [Case; 2] = [
         (
             |age| Plan {
                 look_after: age.is_zero().then_some(MS * 4),

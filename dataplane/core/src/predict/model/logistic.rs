@@ -1,0 +1,148 @@
+//! Online logistic regression.
+
+use super::approx::sigmoid;
+
+/// Features of a hole, the first of them 1.
+pub(super) const FEATURES: usize = 16;
+
+/// What is known of a hole, as bytes: multiples of 1/32, from -4 to 4.
+pub(super) type Features = [i8; FEATURES];
+
+/// One, as a feature.
+const ONE: f32 = 32.0;
+
+/// Features are remembered until a hole's fate is known, so they are small.
+#[inline]
+pub(super) fn pack(values: [f32; FEATURES]) -> Features {
+    // The cast saturates, and makes 0 of NaN.
+    values.map(|value| (value * ONE) as i8)
+}
+
+/// First step of a weight.
+const STEP: f32 = 0.15;
+
+/// How much of the sum of squared gradients one more hole leaves: learning never stops.
+const KEPT: f32 = 0.999;
+
+/// No weight goes further from 0: a saved or a trained one.
+const WEIGHT_MAX: f32 = 8.0;
+
+/// How likely, by a weighted sum of features; the weights follow what turns out by AdaGrad (Duchi,
+/// Hazan and Singer 2011), with forgetting of the squared gradients.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Logistic {
+    pub(super) weights: [f32; FEATURES],
+    squares: [f32; FEATURES],
+    /// Only the bias learns and counts.
+    is_frozen: bool,
+}
+
+impl Logistic {
+    pub(super) fn new(weights: [f32; FEATURES], is_frozen: bool) -> Self {
+        Self {
+            weights,
+            squares: [1.0; FEATURES],
+            is_frozen,
+        }
+    }
+
+    /// The weighted sum: the logarithm of the odds.
+    #[inline]
+    pub(super) fn log_odds(&self, features: &Features) -> f32 {
+        if self.is_frozen {
+            return self.weights[0];
+        }
+        let terms = self.weights.iter().zip(features);
+        terms.map(|(weight, &x)| weight * f32::from(x)).sum::<f32>() / ONE
+    }
+
+    /// Probability, with `offset` added to the weighted sum.
+    #[inline]
+    pub(super) fn probability(&self, features: &Features, offset: f32) -> f32 {
+        sigmoid(self.log_odds(features) + offset)
+    }
+
+    /// It turned out so.
+    pub(super) fn learn(&mut self, features: &Features, offset: f32, is_true: bool) {
+        let target = f32::from(u8::from(is_true));
+        let error = self.probability(features, offset) - target;
+        let learning = if self.is_frozen { 1 } else { FEATURES };
+        let all = self.weights.iter_mut().zip(&mut self.squares).zip(features);
+        for ((weight, square), &x) in all.take(learning) {
+            let gradient = error * f32::from(x) / ONE;
+            *square = *square * KEPT + gradient * gradient;
+            // Never below 0.01, so that no step explodes.
+            let step = STEP * gradient / square.max(0.01).sqrt();
+            *weight = (*weight - step).clamp(-WEIGHT_MAX, WEIGHT_MAX);
+        }
+    }
+
+    /// Takes weights that were saved; false if they cannot be any.
+    pub(super) fn restore(&mut self, weights: [f32; FEATURES]) -> bool {
+        let is_valid = weights
+            .iter()
+            .all(|weight| (-WEIGHT_MAX..=WEIGHT_MAX).contains(weight));
+        if is_valid {
+            self.weights = weights;
+        }
+        is_valid
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn features(x: f32) -> Features {
+        let mut values = [0.0; FEATURES];
+        (values[0], values[3]) = (1.0, x);
+        pack(values)
+    }
+
+    #[test]
+    fn learns_what_a_feature_says_and_frozen_only_how_often() {
+        let mut learning = Logistic::new([0.0; FEATURES], false);
+        let mut frozen = Logistic::new([0.0; FEATURES], true);
+        for round in 0..4_000u32 {
+            // Three of four true if x is 1, one of four if it is 0.
+            let x = round & 1;
+            let is_true = (round >> 1 & 3 == 0) != (x == 1);
+            for logistic in [&mut learning, &mut frozen] {
+                logistic.learn(&features(x as f32), 0.0, is_true);
+            }
+        }
+        let p = |logistic: &Logistic, x| logistic.probability(&features(x), 0.0);
+        assert!(
+            (p(&learning, 1.0) - 0.75).abs() < 0.06,
+            "{}",
+            p(&learning, 1.0)
+        );
+        assert!(
+            (p(&learning, 0.0) - 0.25).abs() < 0.06,
+            "{}",
+            p(&learning, 0.0)
+        );
+        assert!((p(&frozen, 1.0) - 0.5).abs() < 0.06);
+        assert_eq!(p(&frozen, 1.0), p(&frozen, 0.0));
+    }
+
+    proptest! {
+        #[test]
+        fn a_probability_whatever_it_was_taught(
+            lessons in prop::collection::vec((any::<[i8; FEATURES]>(), any::<f32>(), any::<bool>()), 0..300),
+            asked in any::<[i8; FEATURES]>(),
+        ) {
+            let mut logistic = Logistic::new([0.0; FEATURES], false);
+            for (features, offset, is_true) in lessons {
+                let offset = if offset.is_nan() { 0.0 } else { offset };
+                logistic.learn(&features, offset, is_true);
+            }
+            let p = logistic.probability(&asked, 0.0);
+            prop_assert!(p > 0.0 && p < 1.0);
+            let weights = logistic.weights;
+            prop_assert!(logistic.restore(weights));
+        }
+    }
+}
