@@ -208,18 +208,9 @@ mod tests {
         for knob in [f32::NAN, -1.0] {
             assert_eq!(after(&mut RttFraction(knob), &outlook), Duration::ZERO);
         }
-        for policy in [&mut RttFraction::default() as &mut dyn Predictor] {
-            let hole = Hole {
-                number: 0,
-                opened_at: Time::ZERO,
-                gap: 1,
-                position: 0,
-                path: 0,
-                siblings: 0,
-            };
-            let plan = policy.plan(&hole, &Outlook::default(), Duration::ZERO);
-            assert_eq!(plan.ask_after, ASK_DEFAULT);
-        }
+        let unknown = Outlook::default();
+        assert_eq!(after(&mut RttFraction::default(), &unknown), ASK_DEFAULT);
+        assert_eq!(after(&mut Rto::default(), &unknown), ASK_DEFAULT);
     }
 
     #[test]

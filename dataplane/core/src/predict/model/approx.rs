@@ -29,7 +29,7 @@ pub(super) fn exp2(x: f32) -> f32 {
     let whole = cut - i32::from(x < cut as f32);
     let part = x - whole as f32;
     // The parabola through 2^x at 0, 0.5 and 1.
-    let scale = 1.0 + part * (0.656_854_25 + part * 0.343_145_75);
+    let scale = 1.0 + part * (0.656_854_2 + part * 0.343_145_75);
     f32::from_bits(((whole + f32::MAX_EXP - 1) as u32) << MANTISSA) * scale
 }
 

@@ -175,12 +175,12 @@ impl Model {
         self.calibrator.probability(log_odds)
     }
 
-    /// The latest time to ask, whatever was learned, in milliseconds.
-    fn latest_ms(outlook: &Outlook) -> f32 {
+    /// The latest time to ask, whatever was learned.
+    fn latest(outlook: &Outlook) -> Duration {
         let round_trip = outlook.round_trip;
-        ms(round_trip
+        round_trip
             .map_or(ASK_DEFAULT, |rtt| rtt.smoothed)
-            .max(LATEST_MIN))
+            .max(LATEST_MIN)
     }
 
     /// Where waiting on costs least from age `from_ms` on, in milliseconds of age.
@@ -229,7 +229,7 @@ impl Model {
             .map_or(ASK_DEFAULT, |rtt| rtt.minimum / 4);
         let rack_ms = rack_ms.min(ms(quarter.max(ASK_AFTER_MIN)));
         let blended = (deadline_ms * learned + rack_ms * COLD) / (learned + COLD);
-        blended.max(SOONEST_MS).min(Self::latest_ms(outlook))
+        blended.max(SOONEST_MS).min(ms(Self::latest(outlook)))
     }
 
     fn plan_fresh(&mut self, hole: &Hole, outlook: &Outlook) -> Plan {
@@ -255,7 +255,7 @@ impl Model {
             ask_after: if is_fallen_back {
                 rack
             } else {
-                from_ms(ask_ms)
+                from_ms(ask_ms).min(Self::latest(outlook))
             },
             look_after: (!is_fallen_back && look_ms < ask_ms * 0.75).then(|| from_ms(look_ms)),
             expected_after: expected.map(from_ms),
@@ -286,7 +286,8 @@ impl Model {
             .fillers
             .median(&self.lateness, context, loss, ask_ms, outlook);
         Plan {
-            ask_after: from_ms(ask_ms).max(age),
+            // What rounding adds is neither in the past nor past the cap.
+            ask_after: from_ms(ask_ms).max(age).min(Self::latest(outlook).max(age)),
             look_after: (look_ms < ask_ms * 0.75).then(|| from_ms(look_ms)),
             expected_after: expected.map(from_ms),
             loss: Some(loss),
@@ -337,7 +338,7 @@ impl Model {
             asked: rack_asked,
         };
         self.rack.learn(hole, outcome, outlook, now);
-        if age_ms < Self::latest_ms(outlook) {
+        if age_ms < ms(Self::latest(outlook)) {
             // While RACK decides, by what the model would have done.
             let asked = match memo {
                 Some(memo) if self.watch.all.is_fallen_back => memo.ask_ms < age_ms,
