@@ -230,6 +230,9 @@ pub struct SimPredictArgs {
     /// Seed of all that is random.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Measure what each policy costs; then a seed does not give the same bytes each time.
+    #[arg(long)]
+    pub timing: bool,
     /// Print the report as one JSON document.
     #[arg(long)]
     pub json: bool,

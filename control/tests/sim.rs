@@ -194,7 +194,7 @@ fn a_judgement_of_traces_is_a_table() {
         "ask, mean",
         "At its default setting",
         "Knob tuned elsewhere",
-        "factor of the window",
+        "step as a share of the shortest round trip",
     ] {
         assert!(text.contains(part), "{part} in {text}");
     }
@@ -205,6 +205,25 @@ fn a_judgement_of_traces_is_a_table() {
         "{wrong}"
     );
     std::fs::remove_dir_all(&folder).expect("removed");
+}
+
+#[test]
+fn the_model_its_ablation_and_its_rival_are_judged_at_the_default() {
+    let judged = sim(&[
+        "predict", "--shards", "1000", "--seeds", "1", "--json", "--timing",
+    ]);
+    let report: serde_json::Value = serde_json::from_str(stdout(&judged)).expect("one document");
+    let policies = report["policies"].as_array().expect("a list");
+    for name in ["model", "model-frozen", "rack", "fixed", "oracle"] {
+        let policy = policies.iter().find(|policy| policy["name"] == name);
+        let policy = policy.unwrap_or_else(|| panic!("{name}"));
+        assert!(policy["cost"]["ns_per_hole"].is_f64(), "{name}");
+        assert_eq!(
+            policy["brier"].is_f64(),
+            name.starts_with("model") || name == "oracle"
+        );
+        assert!(policy["default"]["late_asked_share"].is_f64(), "{name}");
+    }
 }
 
 #[test]

@@ -217,7 +217,8 @@ fn listen(source: &Source, file: &File) -> Result<Listen, ConfigError> {
 
 fn record_file(source: &Source, file: &File) -> Option<PathBuf> {
     let name = file.stats.record_file.as_deref();
-    name.filter(|name| !name.is_empty()).map(|name| source.sibling(name))
+    name.filter(|name| !name.is_empty())
+        .map(|name| source.sibling(name))
 }
 
 /// The same for every start from one file, so that what a killed process left behind is found

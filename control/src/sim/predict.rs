@@ -45,6 +45,7 @@ pub(super) fn predict(args: &SimPredictArgs) -> Result<(), Failure> {
         seed: args.seed,
         seeds: args.seeds,
         shards: args.shards,
+        timing: args.timing,
     };
     let mut progress = Progress::new("predict");
     let report = judge(&options, &mut |share| progress.tell(share));
@@ -72,6 +73,7 @@ fn table(report: &Report) -> String {
     frontiers(&mut text, &report.policies);
     defaults(&mut text, &report.policies);
     tuned(&mut text, &report.policies);
+    costs(&mut text, &report.policies);
     for channel in &report.channels {
         channel_table(&mut text, channel);
     }
@@ -173,7 +175,7 @@ fn frontier(text: &mut String, name: &str, point: &Point) {
 fn defaults(text: &mut String, policies: &[PolicyReport]) {
     let _ = writeln!(
         text,
-        "\n  At its default setting\n  {:<14}{:>9}{:>9}{:>8}{:>8}{:>8}{:>9}{:>9}{:>8}{:>8}   lost, not there after 5, 10, 20, 40, 80 ms",
+        "\n  At its default setting\n  {:<14}{:>9}{:>10}{:>8}{:>8}{:>8}{:>9}{:>9}{:>8}{:>8}   lost, not there after 5, 10, 20, 40, 80 ms",
         "policy",
         "needless",
         "ask, mean",
@@ -194,7 +196,7 @@ fn defaults(text: &mut String, policies: &[PolicyReport]) {
         let p99 = |waits: Option<Summary>| ms(waits.map(|waits| waits.p99));
         let _ = writeln!(
             text,
-            "  {:<14}{:>9.3}{:>9}{:>8}{:>8}{:>8.0}{:>9}{:>9}{:>8}{:>8}   {}",
+            "  {:<14}{:>9.3}{:>10}{:>8}{:>8}{:>8.0}{:>9}{:>9}{:>8}{:>8}   {}",
             policy.name,
             it.spurious_per_1000,
             ms(it.ask_delay_ms.map(|delay| delay.mean)),
@@ -242,6 +244,25 @@ fn tuned(text: &mut String, policies: &[PolicyReport]) {
                 ms(delay.map(|delay| delay.mean)),
                 ms(delay.map(|delay| delay.p99)),
                 policy.knob,
+            );
+        }
+    }
+}
+
+/// What each costs, if that was measured.
+fn costs(text: &mut String, policies: &[PolicyReport]) {
+    if policies.iter().all(|policy| policy.cost.is_none()) {
+        return;
+    }
+    let _ = writeln!(text, "\n  Nanoseconds         an arrival    a hole");
+    for policy in policies {
+        if let Some(cost) = &policy.cost {
+            let _ = writeln!(
+                text,
+                "  {:<14}{:>16.1}{:>10}",
+                policy.name,
+                cost.ns_per_arrival,
+                ms(cost.ns_per_hole)
             );
         }
     }

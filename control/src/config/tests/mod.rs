@@ -266,7 +266,10 @@ record_file = \"arrivals.rec\"
         .check(&text)
         .unwrap_or_else(|error| panic!("{error}"));
     let recorded = settings.record_file.as_deref();
-    assert_eq!(recorded.and_then(Path::file_name), Some("arrivals.rec".as_ref()));
+    assert_eq!(
+        recorded.and_then(Path::file_name),
+        Some("arrivals.rec".as_ref())
+    );
     let engine = &settings.engine;
     assert_eq!(engine.pipeline.lcores.as_deref(), Some(&[0, 1, 2, 3][..]));
     assert_eq!(engine.pipeline.rx_lcores.as_deref(), Some(&[1][..]));

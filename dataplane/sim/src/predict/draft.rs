@@ -59,6 +59,11 @@ pub(super) fn between(source: &mut Source, range: Range<f64>) -> f64 {
     range.start + (range.end - range.start) * source.uniform()
 }
 
+/// Any order of magnitude in a range as likely as another.
+fn magnitude(source: &mut Source, range: Range<f64>) -> f64 {
+    between(source, range.start.ln()..range.end.ln()).exp()
+}
+
 /// `count` shards at `per_second`, half of each gap certain and half exponential, at most
 /// [`SHARDS_MAX`].
 pub(super) fn paced(
@@ -179,10 +184,10 @@ fn routes(shards: &mut [Draft], share: f64, more: f64, source: &mut Source) {
     }
 }
 
-/// What a trace without order in it gets: stretches of half a minute, each with another mechanism
-/// of another strength.
+/// What a trace without order in it gets: stretches of 12 s, each with another mechanism, and as
+/// often weak as strong: strengths are spread evenly over their orders of magnitude.
 pub(super) fn reorder_in_stretches(shards: &mut [Draft], seed: u64) {
-    const STRETCH: f64 = 30.0 * NANOS;
+    const STRETCH: f64 = 12.0 * NANOS;
     let mut source = source(seed, 11);
     let turn = source.below(4);
     let mut rest = shards;
@@ -193,20 +198,20 @@ pub(super) fn reorder_in_stretches(shards: &mut [Draft], seed: u64) {
         let (now, later) = rest.split_at_mut(count);
         let mechanism = match (turn + stretch) % 4 {
             0 => Mechanism::Stragglers {
-                share: between(&mut source, 0.005..0.05),
+                share: magnitude(&mut source, 0.001..0.05),
                 min: 1.0,
                 max: between(&mut source, 4.0..12.0),
             },
             1 => Mechanism::Quanta {
-                per_second: between(&mut source, 0.5..3.0),
+                per_second: magnitude(&mut source, 0.2..3.0),
             },
             2 => Mechanism::Units {
                 count: 2 + source.below(3) as usize,
-                stalls: between(&mut source, 2.0..15.0),
+                stalls: magnitude(&mut source, 0.5..15.0),
                 stall: between(&mut source, 1.0..4.0),
             },
             _ => Mechanism::Routes {
-                share: between(&mut source, 0.01..0.1),
+                share: magnitude(&mut source, 0.002..0.1),
                 more: between(&mut source, 1.0..6.0),
             },
         };

@@ -9,8 +9,10 @@ use serde::Serialize;
 use super::channel::Channel;
 use super::frontier::{Point, Setting, TARGETS_PER_1000, frontier, tuned};
 use super::generate::Recipe;
-use super::policies::{POLICIES, Policy};
+use super::policies::{JUDGED, Judged};
+use super::replay::replay;
 use super::tally::{Figures, Tally};
+use super::timing::{Cost, cost};
 use super::trace::Trace;
 use crate::seeds::seed_for;
 
@@ -30,6 +32,8 @@ pub struct Options {
     pub seeds: u32,
     /// Shards of a channel.
     pub shards: usize,
+    /// Whether to measure what each policy costs; a report with it is not the same each time.
+    pub timing: bool,
 }
 
 /// There is no such policy.
@@ -86,6 +90,9 @@ pub struct PolicyReport {
     pub brier: Option<f64>,
     /// How far stated probabilities are from what came true.
     pub calibration_error: Option<f64>,
+    /// What it costs, if that was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
 }
 
 /// What a setting that was tuned for a target on other channels gives here.
@@ -120,7 +127,7 @@ pub const WORTH: f64 = 1.5;
 
 /// The names of all policies.
 pub fn policy_names() -> Vec<&'static str> {
-    POLICIES.iter().map(|policy| policy.name).collect()
+    JUDGED.iter().map(|policy| policy.name).collect()
 }
 
 /// Tallies by policy and setting.
@@ -166,22 +173,29 @@ pub fn judge(options: &Options, progress: &mut dyn FnMut(f64)) -> Result<Report,
             step(progress);
         }
     }
-    Ok(all.report(options, &policies, &tuning))
+    let mut report = all.report(options, &policies, &tuning);
+    if options.timing {
+        let channel = Recipe::Stragglers.channel(options.shards, options.seed);
+        for (report, policy) in report.policies.iter_mut().zip(&policies) {
+            report.cost = Some(cost(policy, &channel));
+        }
+    }
+    Ok(report)
 }
 
-fn chosen(names: &[String]) -> Result<Vec<Policy>, UnknownPolicy> {
+fn chosen(names: &[String]) -> Result<Vec<Judged>, UnknownPolicy> {
     if names.is_empty() {
-        return Ok(POLICIES.to_vec());
+        return Ok(JUDGED.to_vec());
     }
-    let unknown = |name: &&String| POLICIES.iter().all(|policy| policy.name != name.as_str());
+    let unknown = |name: &&String| JUDGED.iter().all(|policy| policy.name != name.as_str());
     if let Some(name) = names.iter().find(unknown) {
         return Err(UnknownPolicy(name.clone()));
     }
-    let is_chosen = |policy: &&Policy| names.iter().any(|name| name == policy.name);
-    Ok(POLICIES.iter().filter(is_chosen).copied().collect())
+    let is_chosen = |policy: &&Judged| names.iter().any(|name| name == policy.name);
+    Ok(JUDGED.iter().filter(is_chosen).copied().collect())
 }
 
-fn empty(policies: &[Policy]) -> Grid {
+fn empty(policies: &[Judged]) -> Grid {
     policies
         .iter()
         .map(|policy| vec![Tally::default(); policy.settings.len()])
@@ -196,7 +210,7 @@ fn merge(grid: &mut Grid, other: &Grid) {
 
 /// Plays a channel to every policy at every setting, on all CPUs. Each run is by itself, so their
 /// order means nothing.
-fn sweep(policies: &[Policy], channel: &Channel) -> Grid {
+fn sweep(policies: &[Judged], channel: &Channel) -> Grid {
     let jobs: Vec<(usize, usize)> = policies
         .iter()
         .enumerate()
@@ -206,7 +220,8 @@ fn sweep(policies: &[Policy], channel: &Channel) -> Grid {
     let next = AtomicUsize::new(0);
     let work = || {
         while let Some(&(policy, setting)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let run = policies[policy].run(channel, policies[policy].settings[setting]);
+            let it = &policies[policy];
+            let run = replay(channel, it.begin(channel, it.settings[setting]));
             let tally = Tally::of(channel, &run);
             // A thread that failed ends the scope with its panic; what is here is whole.
             grid.lock().unwrap_or_else(PoisonError::into_inner)[policy][setting] = tally;
@@ -243,7 +258,7 @@ impl Seeds {
 }
 
 impl Gathered {
-    fn new(policies: &[Policy], seeds: usize) -> Self {
+    fn new(policies: &[Judged], seeds: usize) -> Self {
         let empty = empty(policies);
         Self {
             all: Seeds {
@@ -279,7 +294,7 @@ impl Gathered {
         seeds.take(turn, grid);
     }
 
-    fn report(&self, options: &Options, policies: &[Policy], tuning: &Grid) -> Report {
+    fn report(&self, options: &Options, policies: &[Judged], tuning: &Grid) -> Report {
         let channels: Vec<_> = self
             .channels
             .iter()
@@ -307,7 +322,7 @@ impl Gathered {
     }
 }
 
-fn settings(policy: &Policy, tallies: &[Tally]) -> Vec<Setting> {
+fn settings(policy: &Judged, tallies: &[Tally]) -> Vec<Setting> {
     let knobs = policy.settings.iter().zip(tallies);
     knobs
         .map(|(&knob, tally)| Setting {
@@ -317,8 +332,8 @@ fn settings(policy: &Policy, tallies: &[Tally]) -> Vec<Setting> {
         .collect()
 }
 
-fn policy_reports(policies: &[Policy], seeds: &Seeds, tuning: &Grid) -> Vec<PolicyReport> {
-    let report = |(place, policy): (usize, &Policy)| {
+fn policy_reports(policies: &[Judged], seeds: &Seeds, tuning: &Grid) -> Vec<PolicyReport> {
+    let report = |(place, policy): (usize, &Judged)| {
         let all = settings(policy, &seeds.all[place]);
         let each: Vec<_> = (seeds.each.iter())
             .map(|grid| settings(policy, &grid[place]))
@@ -342,6 +357,7 @@ fn policy_reports(policies: &[Policy], seeds: &Seeds, tuning: &Grid) -> Vec<Poli
                 .into(),
             brier: scores.brier(),
             calibration_error: scores.calibration_error(),
+            cost: None,
         }
     };
     policies.iter().enumerate().map(report).collect()

@@ -8,6 +8,7 @@
 //! | `replay` | plays a channel to the core's predictive buffer and answers its requests |
 //! | `policies`, `oracle` | who is judged |
 //! | [`tally`], [`delays`], [`watch`] | what a run is worth |
+//! | [`timing`] | what a predictor costs |
 //! | [`frontier`] | what each is worth at the same rate of needless requests |
 //!
 //! Each policy has one knob. It is swept, and policies are compared where they ask needlessly as
@@ -25,6 +26,7 @@ mod oracle;
 mod policies;
 mod replay;
 pub mod tally;
+pub mod timing;
 pub mod trace;
 pub mod watch;
 

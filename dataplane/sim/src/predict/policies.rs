@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use shardgate_core::predict::{Filler, Fixed, Hole, Outcome, Outlook, Plan, Predictor, Rack};
+use shardgate_core::predict::{Engine, Filler, Hole, Outcome, Outlook, Plan, Policy, Predictor};
 use shardgate_core::time::Time;
 
 use super::channel::Channel;
 use super::oracle::Oracle;
-use super::replay::{Run, replay};
 
 /// A policy, and which settings of its knob are tried.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Policy {
+pub(super) struct Judged {
+    /// Its name in reports, and in the configuration but for `fixed` and `oracle`.
     pub name: &'static str,
     /// What the knob is.
     pub knob: &'static str,
@@ -19,70 +19,148 @@ pub(super) struct Policy {
     pub settings: &'static [f64],
     /// Which of them the gateway uses unless told otherwise.
     pub default: usize,
-    run: fn(&Channel, f64) -> Run,
 }
 
-const FACTORS: &[f64] = &[
-    0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 16.0,
+/// From hardly ever needless to hardly ever not.
+const SHARES: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9,
 ];
-const MILLISECONDS: &[f64] = &[
-    1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 14.0, 20.0, 28.0, 40.0, 56.0, 80.0, 160.0,
-];
-const SHARES: &[f64] = &[0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0];
 
 /// All of them, in the order of reports.
-pub(super) const POLICIES: &[Policy] = &[
-    Policy {
-        name: "rack",
-        knob: "factor of the window",
-        settings: FACTORS,
-        default: 7,
-        run: |channel, factor| replay(channel, Scaled(Rack::default(), factor)),
-    },
-    Policy {
-        name: "fixed",
-        knob: "milliseconds",
-        settings: MILLISECONDS,
-        default: 7,
-        run: |channel, ms| replay(channel, Fixed(Duration::from_secs_f64(ms / 1e3))),
-    },
-    Policy {
-        name: "oracle",
+pub(super) const JUDGED: &[Judged] = &[
+    Judged {
+        name: "model",
         knob: "share of late shards asked for",
         settings: SHARES,
+        default: 5,
+    },
+    Judged {
+        name: "model-frozen",
+        knob: "share of late shards asked for",
+        settings: SHARES,
+        default: 5,
+    },
+    Judged {
+        name: "rack",
+        knob: "step as a share of the shortest round trip",
+        settings: &[
+            0.005, 0.025, 0.05, 0.08, 0.12, 0.17, 0.25, 0.35, 0.5, 0.7, 1.0, 2.0, 4.0,
+        ],
+        default: 6,
+    },
+    Judged {
+        name: "rtt-fraction",
+        knob: "share of the shortest round trip",
+        settings: &[
+            0.005, 0.025, 0.05, 0.08, 0.12, 0.17, 0.25, 0.35, 0.5, 0.7, 1.0, 2.0, 4.0,
+        ],
+        default: 6,
+    },
+    Judged {
+        name: "duplicates",
+        knob: "later arrivals",
+        settings: &[
+            1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0, 128.0,
+        ],
+        default: 2,
+    },
+    Judged {
+        name: "rto",
+        knob: "deviations beyond the round trip",
+        settings: &[0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0],
+        default: 5,
+    },
+    Judged {
+        name: "quantile",
+        knob: "quantile of delays",
+        settings: &[
+            0.2, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999,
+        ],
+        default: 5,
+    },
+    Judged {
+        name: "fixed",
+        knob: "milliseconds",
+        settings: &[
+            1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 14.0, 20.0, 28.0, 40.0, 50.0, 80.0, 160.0,
+        ],
+        default: 7,
+    },
+    Judged {
+        name: "oracle",
+        knob: "share of late shards asked for",
+        settings: &[0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0],
         default: 0,
-        run: |channel, share| replay(channel, Oracle::new(channel, share)),
     },
 ];
 
-impl Policy {
-    /// Plays a channel to it at a setting.
-    pub(super) fn run(&self, channel: &Channel, knob: f64) -> Run {
-        (self.run)(channel, knob)
+/// A policy at work.
+pub(super) enum Candidate {
+    Core(Engine),
+    Oracle(Oracle),
+}
+
+impl Judged {
+    /// As it begins on a channel, at a setting.
+    pub(super) fn begin(&self, channel: &Channel, knob: f64) -> Candidate {
+        let name = match self.name {
+            "fixed" => "fixed:20ms",
+            name => name,
+        };
+        match name.parse::<Policy>() {
+            Ok(policy) => Candidate::Core(policy.with_knob(knob as f32).engine()),
+            Err(_) => Candidate::Oracle(Oracle::new(channel, knob)),
+        }
     }
 }
 
-/// A policy whose times are so many times as long.
-struct Scaled<P>(P, f64);
-
-impl<P: Predictor> Predictor for Scaled<P> {
+impl Predictor for Candidate {
+    #[inline]
     fn arrived(&mut self, path: u8, sent_at_us: u32, received_at: Time) {
-        self.0.arrived(path, sent_at_us, received_at);
-    }
-
-    fn plan(&mut self, hole: &Hole, outlook: &Outlook, age: Duration) -> Plan {
-        let plan = self.0.plan(hole, outlook, age);
-        Plan {
-            ask_after: plan.ask_after.mul_f64(self.1),
-            ..plan
+        match self {
+            Self::Core(engine) => engine.arrived(path, sent_at_us, received_at),
+            Self::Oracle(_) => {}
         }
     }
 
-    fn learn(&mut self, hole: &Hole, outcome: Outcome, outlook: &Outlook, now: Time) {
-        self.0.learn(hole, outcome, outlook, now);
+    #[inline]
+    fn plan(&mut self, hole: &Hole, outlook: &Outlook, age: Duration) -> Plan {
+        match self {
+            Self::Core(engine) => engine.plan(hole, outlook, age),
+            Self::Oracle(oracle) => oracle.plan(hole, outlook, age),
+        }
     }
 
+    #[inline]
+    fn learn(&mut self, hole: &Hole, outcome: Outcome, outlook: &Outlook, now: Time) {
+        match self {
+            Self::Core(engine) => engine.learn(hole, outcome, outlook, now),
+            Self::Oracle(oracle) => oracle.learn(hole, outcome, outlook, now),
+        }
+    }
+
+    #[inline]
     fn filled(&mut self, hole: &Hole, by: Filler, age: Duration) {
-        self.0.filled(hole, by, age);
+        if let Self::Core(engine) = self {
+            engine.filled(hole, by, age);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_but_the_oracle_are_the_cores_own() {
+        let channel = Channel::new("none", Vec::new(), Default::default());
+        for policy in JUDGED {
+            let is_own = matches!(
+                policy.begin(&channel, policy.settings[policy.default]),
+                Candidate::Oracle(_)
+            );
+            assert_eq!(is_own, policy.name == "oracle", "{}", policy.name);
+            assert!(policy.settings.is_sorted(), "{}", policy.name);
+        }
     }
 }

@@ -119,12 +119,17 @@ fn options(shards: usize, seeds: u32, seed: u64) -> Options {
         seed,
         seeds,
         shards,
+        timing: false,
     }
 }
 
 #[test]
 fn nobody_beats_the_oracle() {
-    let report = judge(&options(3_000, 1, 9), &mut |_| ()).unwrap();
+    let mut some = options(3_000, 1, 9);
+    some.policies = ["model", "rack", "fixed", "oracle"]
+        .map(String::from)
+        .into();
+    let report = judge(&some, &mut |_| ()).unwrap();
     let mut compared = 0;
     for channel in &report.channels {
         let is_oracle = |it: &&PolicyReport| it.name == "oracle";
@@ -153,6 +158,19 @@ fn a_seed_gives_the_same_report_and_another_one_another() {
     assert_eq!(report, judge(&options(9), &mut |_| ()).unwrap());
     let other = judge(&options(10), &mut |_| ()).unwrap();
     assert_ne!(report.channels, other.channels);
+}
+
+#[test]
+fn costs_are_measured_on_demand_alone() {
+    let mut one = options(2_000, 1, 1);
+    one.policies = vec!["rack".into()];
+    assert_eq!(judge(&one, &mut |_| ()).unwrap().policies[0].cost, None);
+    one.timing = true;
+    let cost = judge(&one, &mut |_| ()).unwrap().policies[0].cost.unwrap();
+    assert!(
+        cost.ns_per_hole.unwrap() > 0.0 && cost.ns_per_arrival >= 0.0,
+        "{cost:?}"
+    );
 }
 
 #[test]
