@@ -209,6 +209,13 @@ impl HoldBounds {
     }
 }
 
+/// Nanoseconds, up to 584 years: without the 128-bit arithmetic of [`Duration::as_nanos`].
+#[inline]
+fn nanos(time: Duration) -> u64 {
+    let whole = time.as_secs().saturating_mul(1_000_000_000);
+    whole.saturating_add(u64::from(time.subsec_nanos()))
+}
+
 /// The time to the next round of asking: an answer should have come by then.
 pub(crate) fn next_round(ask_after: Duration, outlook: &Outlook) -> Duration {
     let round = outlook.round_trip.map_or(ASK_DEFAULT, |rtt| rtt.round());

@@ -73,8 +73,9 @@ impl Rack {
         let Some(rtt) = outlook.round_trip else {
             return ASK_DEFAULT;
         };
-        let step_ns = rtt.minimum.as_nanos() as f32 * self.step;
-        let window = Duration::from_nanos(step_ns as u64) * (self.steps + 1);
+        let steps = self.step * (self.steps + 1) as f32;
+        // The cast saturates, and makes 0 of NaN.
+        let window = Duration::from_nanos((super::nanos(rtt.minimum) as f32 * steps) as u64);
         window.min(rtt.smoothed).max(ASK_AFTER_MIN)
     }
 }

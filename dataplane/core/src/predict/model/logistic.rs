@@ -14,8 +14,12 @@ const ONE: f32 = 32.0;
 /// Features are remembered until a hole's fate is known, so they are small.
 #[inline]
 pub(super) fn pack(values: [f32; FEATURES]) -> Features {
-    // The cast saturates, and makes 0 of NaN.
-    values.map(|value| (value * ONE) as i8)
+    let mut features = [0; FEATURES];
+    for (feature, value) in features.iter_mut().zip(values) {
+        // The cast saturates, and makes 0 of NaN.
+        *feature = (value * ONE) as i8;
+    }
+    features
 }
 
 /// First step of a weight.

@@ -53,7 +53,7 @@ use self::signals::Signals;
 pub use self::state::{STATE_LEN, StateError};
 use self::watch::Watch;
 pub use self::watch::{Bin, RELIABILITY_BINS, Reliability};
-use super::{Filler, Hole, Outcome, Outlook, Plan, Predictor, Rack};
+use super::{Filler, Hole, Outcome, Outlook, Plan, Predictor, Rack, nanos};
 use crate::limits::{ASK_AFTER_MIN, ASK_DEFAULT};
 use crate::time::Time;
 
@@ -117,8 +117,9 @@ pub struct Model {
     learned: u32,
 }
 
+#[inline]
 fn ms(time: Duration) -> f32 {
-    time.as_nanos() as f32 / 1e6
+    nanos(time) as f32 / 1e6
 }
 
 fn from_ms(ms: f32) -> Duration {
@@ -195,24 +196,28 @@ impl Model {
         // Where losses are rare, there is more to wait for; the price need not find that out.
         let price = self.config.needless_ms * self.price.factor() * self.signals.odds();
         let needless = (1.0 - loss) * price / here;
+        // The ends times the loss, less what does not depend on them: the same order.
         let mut costs = [0.0; BUCKETS];
+        for ((cost, end), later) in costs.iter_mut().zip(ends).zip(later) {
+            *cost = loss * end + needless * later;
+        }
+        // Before its age there is nothing to choose; the ends rise.
+        let first = match from_ms > 0.0 {
+            true => self.lateness.bucket(from_ms),
+            false => 0,
+        };
+        for cost in &mut costs[..first] {
+            *cost = f32::INFINITY;
+        }
         let mut least = [f32::INFINITY; LANES];
-        for bucket in (0..BUCKETS).step_by(LANES) {
-            for lane in 0..LANES {
-                let end = ends[bucket + lane];
-                let sum = loss * (end - from_ms) + needless * later[bucket + lane];
-                let cost = if end < from_ms { f32::INFINITY } else { sum };
-                costs[bucket + lane] = cost;
-                least[lane] = if cost < least[lane] {
-                    cost
-                } else {
-                    least[lane]
-                };
+        for lanes in costs.as_chunks::<LANES>().0 {
+            for (least, cost) in least.iter_mut().zip(lanes) {
+                *least = if *cost < *least { *cost } else { *least };
             }
         }
         let least = least.into_iter().fold(f32::INFINITY, f32::min);
         // Asking at once: all that is still late is asked for needlessly.
-        if needless * here <= least {
+        if needless * here + loss * from_ms <= least {
             return from_ms;
         }
         let bucket = costs.iter().position(|cost| *cost <= least);
@@ -224,10 +229,10 @@ impl Model {
     #[inline]
     fn carried_out(&self, deadline_ms: f32, rack_ms: f32, outlook: &Outlook) -> f32 {
         let learned = self.learned as f32;
-        let quarter = outlook
+        let quarter_ms = outlook
             .round_trip
-            .map_or(ASK_DEFAULT, |rtt| rtt.minimum / 4);
-        let rack_ms = rack_ms.min(ms(quarter.max(ASK_AFTER_MIN)));
+            .map_or(ms(ASK_DEFAULT), |rtt| ms(rtt.minimum) / 4.0);
+        let rack_ms = rack_ms.min(quarter_ms.max(ms(ASK_AFTER_MIN)));
         let blended = (deadline_ms * learned + rack_ms * COLD) / (learned + COLD);
         blended.max(SOONEST_MS).min(ms(Self::latest(outlook)))
     }

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use super::approx::{exp2, log2};
 use super::logistic::{FEATURES, Features, pack};
+use super::ms;
 use crate::limits::PATHS_MAX;
 use crate::predict::Hole;
 use crate::time::Time;
@@ -117,10 +118,6 @@ impl Delays {
 struct Recent {
     at: Time,
     weights: [f32; HALF_LIVES_MS.len()],
-}
-
-fn ms(time: Duration) -> f32 {
-    time.as_nanos() as f32 / 1e6
 }
 
 impl Recent {
