@@ -4,7 +4,7 @@ use arrayvec::ArrayVec;
 use shardgate_erasure::{Coder, SOLVE_MAX};
 
 use super::equations::{EQUATIONS_MAX, Equation, Equations, Mask, Run, System};
-use super::history::{HISTORY, History};
+use super::history::{HISTORY, History, is_within_reach};
 use super::{WINDOW_MAX, coded_meta, padded, parse_coded};
 use crate::seq::Seq;
 use crate::wire::shard::{CODED_META_LEN, RepairHeader, SourceHeader};
@@ -142,7 +142,7 @@ impl Decoder {
             Some(newest) if ahead <= 0 => newest,
             _ => last,
         };
-        if newest.distance_from(header.window_start) >= HISTORY as i32 {
+        if !is_within_reach(header.window_start, newest) {
             self.stats.too_old += 1;
             return;
         }

@@ -11,7 +11,7 @@ use shardgate_erasure::{SOLVE_MAX, coefficient, inverse, multiply};
 
 use super::WINDOW_MAX;
 use super::bits::Bits;
-use super::history::HISTORY;
+use super::history::{HISTORY, is_within_reach};
 use crate::seq::Seq;
 
 /// Most equations that wait: all of two runs of losses that the most open windows cover.
@@ -159,7 +159,7 @@ impl Equations {
 
     /// Drops what is of no use once `newest` is the newest number; returns how many.
     pub(super) fn expire(&mut self, newest: Seq) -> u64 {
-        self.retain(|equation| newest.distance_from(equation.window_start) < HISTORY as i32)
+        self.retain(|equation| is_within_reach(equation.window_start, newest))
     }
 
     /// Whether an equation waits for this source shard.
@@ -239,7 +239,9 @@ impl Equations {
                 equations.push(place);
             }
         }
-        (equations.len() == unknowns.len()).then_some(System {
+        // One without equations would use none up.
+        let is_regular = !equations.is_empty() && equations.len() == unknowns.len();
+        is_regular.then_some(System {
             equations,
             unknowns,
         })

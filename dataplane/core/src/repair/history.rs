@@ -11,6 +11,12 @@ pub(super) const HISTORY: u32 = 512;
 
 const _: () = assert!(HISTORY.is_power_of_two() && HISTORY as usize > 2 * WINDOW_MAX);
 
+/// Whether a source shard that is not newer than `newest` may still be there. What lies half of all
+/// numbers away is neither before nor behind (RFC 1982), and out of reach too.
+pub(super) fn is_within_reach(seq: Seq, newest: Seq) -> bool {
+    (0..HISTORY as i32).contains(&newest.distance_from(seq))
+}
+
 #[derive(Clone, Copy, Default)]
 struct Slot {
     seq: Seq,

@@ -256,6 +256,33 @@ fn one_shard_can_solve_a_chain_and_work_left_over_is_done_with_the_next() {
     assert_eq!(decoder.stats().largest_system, 1);
 }
 
+#[test]
+fn what_lies_half_of_all_numbers_away_is_out_of_reach() {
+    const HALF: u32 = 1 << 31;
+    let mut decoder = decoder();
+    for seq in (0..20).filter(|seq| ![7, 8].contains(seq)) {
+        arrive(&mut decoder, Seq(seq));
+    }
+    receive(&mut decoder, &requested(Seq(0), 20, 5));
+    assert!(decoder.recoverable_soon(Seq(7)));
+    // The farthest jump that is one ahead: the window lies behind by more than can be told.
+    let newest = Seq(19).plus(HALF - 1);
+    arrive(&mut decoder, newest);
+    assert_eq!(decoder.stats().too_old, 1);
+    assert!(!decoder.recoverable_soon(Seq(7)));
+    receive(&mut decoder, &requested(newest.minus(400), 2, 0));
+    // Windows around the number that lies as far ahead as behind.
+    for (back, len) in [(0, 1), (1, 2), (1, 3), (5, 192), (191, 192)] {
+        let far = newest.plus(HALF).minus(back);
+        assert_eq!(receive(&mut decoder, &requested(far, len, 1)), []);
+        assert!(!decoder.recoverable_soon(far));
+    }
+    assert_eq!(decoder.stats().too_old, 6);
+    assert!(decoder.recoverable_soon(newest.minus(400)));
+    let next = newest.plus(1);
+    assert_eq!(receive(&mut decoder, &requested(next, 1, 2)), [next]);
+}
+
 proptest! {
     /// An authenticated peer that sends anything: nothing wrong is released, memory is what it
     /// was, and the number of systems per call is bounded.
@@ -263,7 +290,7 @@ proptest! {
     fn garbage_is_only_counted(
         first in prop_oneof![Just(u32::MAX - 60), any::<u32>()],
         steps in prop::collection::vec(
-            (0u8..4, -300i32..300, any::<u8>(), any::<u8>(), 0u16..260, any::<bool>()),
+            (0u8..5, -300i32..300, any::<u8>(), any::<u8>(), 0u16..260, any::<bool>()),
             1..300,
         ),
     ) {
@@ -277,7 +304,8 @@ proptest! {
                     arrive(&mut decoder, newest);
                 }
                 2 => {
-                    let start = newest.plus(offset as u32);
+                    let far = u32::from(index >= 192) << 31;
+                    let start = newest.plus(far).plus(offset as u32);
                     let header = RepairHeader {
                         repeat: flip,
                         repair_index: index,
@@ -288,6 +316,10 @@ proptest! {
                     };
                     let symbol = vec![index; usize::from(coded_len)];
                     receive(&mut decoder, &Sent::Repair(header, symbol));
+                }
+                3 => {
+                    newest = newest.plus((1 << 31) - 1 - u32::from(coded_len));
+                    arrive(&mut decoder, newest);
                 }
                 _ => {
                     let start = newest.minus(u32::from(len % 64));
