@@ -125,8 +125,9 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
     pub(super) fn known_sent(&mut self, first: Seq, last: Seq, path: u8, now: Time) {
         let newest = *self.newest.get_or_insert(first.minus(1));
         let ahead = last.distance_from(newest);
-        if ahead > (REASSEMBLY_WINDOW / 2) as i32 {
-            // A shard that is so far ahead would be a new start; this is only hearsay.
+        if !(1 - REASSEMBLY_WINDOW as i32..=(REASSEMBLY_WINDOW / 2) as i32).contains(&ahead) {
+            // A shard that is so far ahead would be a new start; this is only hearsay. One that is
+            // so far behind could not be placed, and a gate there would be far from where it ends.
             return;
         }
         for step in 1..=u32::try_from(ahead).unwrap_or(0) {
@@ -135,6 +136,9 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             self.forget(forgotten);
             self.unknown += 1;
             self.newest = Some(newest.plus(step));
+        }
+        if ahead > 0 {
+            self.age_floor(last);
         }
         let mut seq = first;
         while self.unknown > 0 && !last.is_before(seq) {

@@ -360,6 +360,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
                 self.jump(sink);
             } else {
                 self.open_gap(newest, ahead as u32 - 1, header, path, now);
+                self.age_floor(seq);
             }
         } else {
             match self.slots.get(seq).map(|slot| &slot.state) {
@@ -418,6 +419,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
     /// Gives up whatever is missing: the newest shard is too far ahead to wait.
     fn jump(&mut self, sink: &mut impl FrameSink<B>) {
         self.stats.jumps += 1;
+        self.floor = None;
         self.gates = [None; CLASSES];
         self.lanes.release_all(&self.gates, sink);
     }

@@ -124,8 +124,17 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         let rises = self.floor.is_none_or(|old| old.is_before(floor));
         if rises && !highest.is_before(floor) {
             self.floor = Some(floor);
+            self.age_floor(self.newest.unwrap_or(newest));
             self.advance_gates(self.settled, sink);
         }
+    }
+
+    /// Forgets the floor once all that lies below it is too old to be placed. Kept, it would lie
+    /// ahead of every number 2^31 shards later, and close all holes.
+    pub(super) fn age_floor(&mut self, newest: Seq) {
+        let window = -(REASSEMBLY_WINDOW as i32)..=REASSEMBLY_WINDOW as i32;
+        self.floor
+            .take_if(|floor| !window.contains(&floor.distance_from(newest)));
     }
 
     /// The sender says that these were numbered and never left.

@@ -519,6 +519,69 @@ fn a_jump_ahead_waits_for_nothing() {
     assert_eq!(tunnel.receiver.stats().jumps, 1);
 }
 
+impl Tunnel {
+    /// Takes a shard that nothing is known of but its number and what went its way.
+    fn receive_alone(&mut self, seq: Seq, same_path: u32, path_number: u64) {
+        let header = SourceHeader {
+            same_path,
+            ..SourceHeader::single(seq, b"alone")
+        };
+        let shard = hostile_shard(header, b"alone", 2 * path_number);
+        self.receiver
+            .accept(shard, 1, ms(1), &mut self.pool, &mut self.out);
+    }
+}
+
+#[test]
+fn hearsay_of_what_lies_before_a_jump_opens_nothing() {
+    let mut tunnel = Tunnel::new(config(), 1_414);
+    // Between the two is a gap without evidence; then comes the farthest jump there is.
+    for (number, seq) in [0, 3, 3 + (u32::MAX >> 1)].into_iter().enumerate() {
+        tunnel.receive_alone(Seq(seq), 0, number as u64);
+    }
+    // From a gate there it would be two thousand million steps to the newest.
+    tunnel.receiver.known_sent(Seq(1), Seq(2), 0, ms(1));
+    assert_eq!(tunnel.receiver.stats().holes, 0);
+    assert!(tunnel.receiver.gates.iter().all(Option::is_none));
+}
+
+#[test]
+fn a_floor_is_forgotten_before_its_number_comes_round() {
+    let mut tunnel = Tunnel::new(config(), 1_414);
+    tunnel.receive_alone(Seq(9), 0, 0);
+    let tell = |tunnel: &mut Tunnel, highest, floor| {
+        let (receiver, sink) = (&mut tunnel.receiver, &mut tunnel.out);
+        receiver.extent(Seq(highest), Seq(floor), 0, ms(1), sink);
+    };
+    tell(&mut tunnel, 9, 8);
+    assert_eq!(tunnel.receiver.floor, Some(Seq(8)));
+    let mut newest = Seq(9);
+    for number in 1..=3 {
+        newest = newest.plus(30_000);
+        tunnel.receive_alone(newest, 0, number);
+    }
+    assert_eq!(tunnel.receiver.floor, None);
+    // One that lies below all that can be placed is none.
+    tell(&mut tunnel, newest.0, 8);
+    assert_eq!(tunnel.receiver.floor, None);
+    tell(&mut tunnel, newest.0, newest.0);
+    assert_eq!(tunnel.receiver.floor, Some(newest));
+    // Beyond half of all numbers it would look as if it lay ahead of everything.
+    for number in 4..=5 {
+        newest = newest.plus((1 << 30) + 9);
+        tunnel.receive_alone(newest, 0, number);
+    }
+    let before = tunnel.receiver.stats();
+    tunnel.receive_alone(newest.plus(2), 1, 6);
+    tunnel.poll(ms(1));
+    let stats = tunnel.receiver.stats();
+    assert_eq!((stats.holes - before.holes, stats.jumps), (1, 2));
+    assert!(
+        tunnel.receiver.gates.iter().all(Option::is_some),
+        "it holds"
+    );
+}
+
 #[test]
 fn without_ordering_nothing_is_held() {
     let mut tunnel = Tunnel::new(
