@@ -520,13 +520,8 @@ impl<B: Buffer> Outbound<B> {
         let Some(path) = self.paths.get(usize::from(path)) else {
             return;
         };
-        let mut plan = plan::repair(self.config.repair, self.config.retransmit, path, now);
-        if let Some(plan) = &mut plan {
-            plan.window = plan
-                .window
-                .min(u8::try_from(self.window_max).unwrap_or(u8::MAX));
-        }
-        let plan = plan.filter(|plan| plan.window > 0);
+        let plan = plan::repair(self.config.repair, self.config.retransmit, path, now);
+        let plan = plan.and_then(|plan| plan::decodable(plan, self.window_max));
         if plan != self.plan {
             self.plan = plan;
             self.encoder.set_plan(plan);

@@ -62,6 +62,13 @@ pub(super) fn repair(mode: RepairMode, asks: bool, path: &Path, now: Time) -> Op
     })
 }
 
+/// The plan with windows that the peer can decode; none if those are shorter than s, as a repair
+/// shard covers s source shards at the least.
+pub(super) fn decodable(plan: RepairPlan, window_max: u16) -> Option<RepairPlan> {
+    let window = u16::from(plan.window).min(window_max) as u8;
+    (window >= plan.every.max(1)).then_some(RepairPlan { window, ..plan })
+}
+
 fn in_steps(delay: Duration) -> Duration {
     let steps = delay.as_nanos() / DELAY_STEP.as_nanos();
     DELAY_STEP * steps.min(u128::from(DELAY_STEPS_MAX)) as u32
@@ -81,4 +88,24 @@ fn automatic(asks: bool, path: &Path, now: Time) -> Option<(u8, u8)> {
         loss.max(loss * MARGIN - MARGIN_FROM * (MARGIN - 1.0)),
         path.radio_loss.burst_len().unwrap_or(1.0),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_window_is_longer_than_the_peer_can_decode() {
+        let plan = RepairPlan {
+            every: 20,
+            window: 180,
+            delay_max: Duration::ZERO,
+        };
+        let window = |max| decodable(plan, max).map(|plan| plan.window);
+        assert_eq!(window(u16::MAX), Some(180));
+        assert_eq!(window(64), Some(64));
+        assert_eq!(window(20), Some(20));
+        assert_eq!(window(19), None, "a repair shard over 20 would be sent");
+        assert_eq!(window(0), None);
+    }
 }
