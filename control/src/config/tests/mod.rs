@@ -331,10 +331,10 @@ fn repair_is_a_rate_and_a_window() {
     assert_eq!(repair("auto").unwrap(), RepairMode::Auto);
     assert_eq!(repair("1/8@32").unwrap(), fixed(8, 32));
     assert_eq!(repair("1/8").unwrap(), fixed(8, 32));
-    assert_eq!(repair("1/64").unwrap(), fixed(64, 128));
+    assert_eq!(repair("1/64").unwrap(), fixed(64, 192));
     assert_eq!(repair("1/1@16").unwrap(), fixed(1, 16));
     for wrong in [
-        "1/0", "1/8@4", "1/1@17", "1/8@129", "2/8", "1/+8", "1/8@", "",
+        "1/0", "1/8@4", "1/1@17", "1/32@193", "2/8", "1/+8", "1/8@", "",
     ] {
         let error = repair(wrong).expect_err(wrong).to_string();
         assert!(error.contains("1/S@W"), "{error}");

@@ -195,7 +195,7 @@ pub struct RepairHeader {
     pub repeat: bool,
     /// Row of the Cauchy matrix, below 64.
     pub repair_index: u8,
-    /// Source shards in the window, 1 to 128.
+    /// Source shards in the window, 1 to 192.
     pub window_len: u8,
     /// First source shard of the window.
     pub window_start: Seq,
