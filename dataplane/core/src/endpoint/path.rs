@@ -5,6 +5,7 @@ use core::time::Duration;
 use super::plan::REACTIVE_FOR;
 use crate::congestion::{QueueControl, TokenBucket, is_queue_full};
 use crate::estimate::{DeliveryRate, LossRuns, QueueDelay, Rtt};
+use crate::limits::LOST_AFTER;
 use crate::predict::RoundTrip;
 use crate::sender::transmissions::{News, Transmission, Transmissions};
 use crate::time::Time;
@@ -19,6 +20,9 @@ const RTT_MAX: Duration = Duration::from_secs(30);
 
 /// Something sent this much earlier than what arrived, at the least, is lost; more on long paths.
 const REORDERING_MIN: Duration = Duration::from_millis(2);
+
+/// For how long the longest reordering seen counts.
+const REORDERING_KEPT: Duration = Duration::from_secs(10);
 
 /// How long a loss is remembered as a sign that the path loses.
 const LOSSY_FOR: Duration = Duration::from_secs(10);
@@ -46,9 +50,40 @@ pub(super) struct Path {
     pub bucket: TokenBucket,
     pub lost: u64,
     pub lost_late: u64,
+    reordering: Reordering,
     reported_at: Option<Time>,
     lost_at: Option<Time>,
     echoes_refused: u64,
+}
+
+/// How far shards overtake one another on a path.
+///
+/// A quarter of the round trip is where RACK begins (RFC 8985, 6.2); a path that jitters by more
+/// would show losses that are none, and a loss estimate that is wrong takes repair, pacing and
+/// queue control with it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reordering {
+    longest: Duration,
+    at: Time,
+}
+
+impl Reordering {
+    /// Something that counted as lost arrived; what was sent so much later had arrived before.
+    fn overtaken_by(&mut self, distance: Duration, now: Time) {
+        if distance >= self.window(now) {
+            self.longest = distance.min(LOST_AFTER);
+            self.at = now;
+        }
+    }
+
+    /// How much earlier than an arrival something was sent that does not count as lost yet: what was
+    /// seen lately, and a quarter more.
+    fn window(&self, now: Time) -> Duration {
+        if now.since(self.at) > REORDERING_KEPT {
+            return Duration::ZERO;
+        }
+        self.longest + self.longest / 4
+    }
 }
 
 /// What is known of a path. Unknown is not zero.
@@ -101,6 +136,7 @@ impl Path {
             bucket: TokenBucket::new(overhead_limit),
             lost: 0,
             lost_late: 0,
+            reordering: Reordering::default(),
             reported_at: None,
             lost_at: None,
             echoes_refused: 0,
@@ -144,7 +180,10 @@ impl Path {
             return Err(BadReport::TooSoon);
         }
         let quarter = self.rtt.smoothed().unwrap_or_default() / 4;
-        let reordering = quarter.max(REORDERING_MIN);
+        let reordering = quarter
+            .max(REORDERING_MIN)
+            .max(self.reordering.window(received_at));
+        let newest_sent_at = self.log.sent_at(report.largest);
         let minimum = self.rtt.min(received_at);
         let is_full = is_queue_full(&self.queue, minimum, received_at);
         let (mut bytes, mut lost) = (0u64, 0u32);
@@ -153,6 +192,7 @@ impl Path {
             loss,
             radio_loss,
             lost_late,
+            reordering: seen,
             ..
         } = self;
         log.report(report.largest, ranges.iter(), reordering, |what, how| {
@@ -161,6 +201,9 @@ impl Path {
                 News::LateArrival => {
                     bytes += u64::from(what.bytes);
                     *lost_late += 1;
+                    if let Some(newest) = newest_sent_at {
+                        seen.overtaken_by(newest.since(what.sent_at), received_at);
+                    }
                     loss.was_late(received_at);
                     radio_loss.was_late(received_at);
                 }

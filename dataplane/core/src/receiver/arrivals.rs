@@ -28,7 +28,10 @@ pub(super) struct Arrivals {
     delay_sum_us: i64,
     queue: QueueDelay,
     reported_at: Time,
-    /// Largest path number in each of the last reports, newest first.
+    /// Lowest path number that came since the last report.
+    lowest: u64,
+    /// Where the news of each of the last reports began, newest first: the lowest number that had
+    /// come since the one before, late ones included.
     reported: [u64; REPORTS_COVERED],
 }
 
@@ -45,6 +48,7 @@ impl Arrivals {
             delay_sum_us: 0,
             queue: QueueDelay::new(),
             reported_at: Time::ZERO,
+            lowest: u64::MAX,
             reported: [0; REPORTS_COVERED],
         }
     }
@@ -62,6 +66,7 @@ impl Arrivals {
         if self.newest.is_none_or(|(newest, ..)| newest < number) {
             self.newest = Some((number, sent_at_us, at));
         }
+        self.lowest = self.lowest.min(number);
         self.last_at = self.last_at.max(at);
         // Relative to the first since the last report: only differences mean something.
         let delay_us = at.as_wire_us().wrapping_sub(sent_at_us);
@@ -90,8 +95,10 @@ impl Arrivals {
         now: Time,
     ) -> Option<Report> {
         let (largest, echo_sent_at_us, arrived_at) = self.newest?;
-        // What reports before the last ones said is settled; a report may be lost.
-        let oldest = self.reported[REPORTS_COVERED - 1];
+        // What came between this report and the last but two is told: a report may be lost.
+        self.reported.rotate_right(1);
+        self.reported[0] = core::mem::replace(&mut self.lowest, u64::MAX).min(largest);
+        let oldest = self.reported.iter().copied().min().unwrap_or(largest);
         window.runs(
             oldest.max(largest.saturating_sub(REPLAY_WINDOW as u64 - 1)),
             ranges,
@@ -111,8 +118,6 @@ impl Arrivals {
             .sample(report.delay_min_us, report.delay_mean_us, now);
         self.fresh = 0;
         self.reported_at = now;
-        self.reported.rotate_right(1);
-        self.reported[0] = largest;
         Some(report)
     }
 
@@ -166,7 +171,27 @@ mod tests {
         }
         assert_eq!(
             ranges.iter().map(|range| range.len).sum::<u16>(),
-            REPORTS_COVERED as u16 + 1
+            REPORTS_COVERED as u16
         );
+        // What comes late is told three times too, however far behind it is.
+        window.accept(3).unwrap();
+        arrivals.note(3, 100, 0, us(50_000));
+        for later in 0..=REPORTS_COVERED as u64 {
+            let number = 8 + later;
+            window.accept(number).unwrap();
+            arrivals.note(number, 100, 0, us(60_000 + later));
+            ranges.clear();
+            arrivals.report(&window, &mut ranges, us(60_000)).unwrap();
+            let reached: u64 = ranges
+                .iter()
+                .map(|range| u64::from(range.gap) + u64::from(range.len))
+                .sum();
+            let lowest = number + 1 - reached;
+            assert_eq!(
+                lowest == 3,
+                later < REPORTS_COVERED as u64,
+                "{later}: {lowest}"
+            );
+        }
     }
 }

@@ -119,6 +119,11 @@ impl Transmissions {
         was_pending.then_some(*slot)
     }
 
+    /// When a transmission left, if it is remembered.
+    pub(crate) fn sent_at(&mut self, number: u64) -> Option<Time> {
+        self.slot(number).map(|slot| slot.sent_at)
+    }
+
     /// Whether something was sent that no report has overtaken.
     pub(crate) fn has_unreported(&self) -> bool {
         self.reported < self.next
