@@ -82,7 +82,7 @@ impl World {
         let (config, policy) = receiver_config(script, payload_max);
         let buffers = [usize::MAX, 300, 20, 5][usize::from(places >> 2 & 3)];
         Self {
-            receiver: PredictiveBuffer::new(config, policy),
+            receiver: PredictiveBuffer::new(config, policy.engine()),
             sender: sender(payload_max),
             payload_max,
             held_max: config.held_frames_max,

@@ -285,7 +285,7 @@ pub fn hostile_repair(script: &mut Script<'_>, around: Seq) -> Vec<u8> {
 }
 
 /// Bounds and habits of a receiver.
-pub fn receiver_config(script: &mut Script<'_>, payload_max: usize) -> (ReceiverConfig, Engine) {
+pub fn receiver_config(script: &mut Script<'_>, payload_max: usize) -> (ReceiverConfig, Policy) {
     let (habits, bounds) = (script.u8(), script.u8());
     let bulk = (habits & 16 != 0).then_some(MS * 20);
     let config = ReceiverConfig {
@@ -304,7 +304,7 @@ pub fn receiver_config(script: &mut Script<'_>, payload_max: usize) -> (Receiver
         (true, false) => Policy::Model(ModelConfig::default()),
         (false, _) => Policy::Fixed(Fixed(MS * 3)),
     };
-    (config, policy.engine())
+    (config, policy)
 }
 
 /// What holds for every predictive buffer at every time.
