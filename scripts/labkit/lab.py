@@ -141,6 +141,9 @@ class Lab:
             for process in reversed(self._processes):
                 process.stop()
             if self._state:
+                # An interrupt may have come before it was noted what an emulator leaves.
+                for process in self._processes:
+                    self.sweep_up(registry.files_of_emulator(process.pid))
                 with machine.record() as record:
                     registry.remove(self.name, record)
         finally:

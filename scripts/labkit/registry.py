@@ -134,6 +134,11 @@ def wireguard_socket(name, side):
     return WIREGUARD_SOCKETS / f"{name}wg{side}.sock"
 
 
+def files_of_emulator(pid):
+    """EAL's runtime folder of an emulator."""
+    return f"/run/dpdk/shardgate-emulate-{pid}"
+
+
 def _files_by_name(name):
     """What a lab of this name could leave behind without saying so."""
     return [*(files_of_gateway(name, side) for side in "ab"),
@@ -156,7 +161,9 @@ def take_down(name):
         files = []
     there = [one for one in namespaces(name) if os.path.lexists(f"/run/netns/{one}")]
     # Whoever is in there was started there by this lab (an iperf3 client, a shell).
-    end_all(processes_within(there))
+    within = processes_within(there)
+    end_all(within)
+    files += [files_of_emulator(pid) for pid, _ in within]
     for namespace in there:
         run("ip", "netns", "del", namespace, check=False)
     for pattern in dict.fromkeys((*files, *_files_by_name(name))):

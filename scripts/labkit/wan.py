@@ -7,6 +7,7 @@ import socket
 import time
 import tomllib
 
+from . import registry
 from .process import LabError, run, socket_within, within
 
 PROBE_ETHERTYPE = 0x88B5  # IEEE: local experiments
@@ -154,7 +155,7 @@ class Emulator:
         command += ["--right", f"net_af_packet1,iface={RIGHT}"]
         command += self.path.arguments()
         self.process = self.lab.start("emulator", command, "wan")
-        self.lab.sweep_up(f"/run/dpdk/shardgate-emulate-{self.process.pid}")
+        self.lab.sweep_up(registry.files_of_emulator(self.process.pid))
         wait_until_carries(self.lab, self.process)
 
     def stop(self):
