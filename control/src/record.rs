@@ -6,11 +6,35 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use shardgate_dataplane::record::{Recorder, Seen};
-use shardgate_sim::predict::trace::record::{Arrival, MAGIC, What};
+use serde::Serialize;
+use shardgate_dataplane::record::Recorder;
+use shardgate_sim::predict::trace::record::MAGIC;
 use tracing::{info, warn};
 
 use crate::limits::{RECORDS_MAX, RECORDS_PER_TURN};
+
+/// How far the file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct RecordStatus {
+    /// Whether anything more goes into it.
+    pub state: RecordState,
+    /// Arrivals in it.
+    pub recorded: u64,
+    /// Arrivals that found the way to it full.
+    pub dropped: u64,
+}
+
+/// Whether anything more goes into the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecordState {
+    /// Yes.
+    Recording,
+    /// It is complete, because it is as long as it may be or the gateway stops.
+    Complete,
+    /// It could not be written.
+    Failed,
+}
 
 /// The file, and where its contents come from.
 pub struct RecordFile<W: Write> {
@@ -18,6 +42,7 @@ pub struct RecordFile<W: Write> {
     /// None once it is complete, or could not be written.
     out: Option<W>,
     written: u64,
+    state: RecordState,
 }
 
 impl RecordFile<BufWriter<File>> {
@@ -35,7 +60,17 @@ impl<W: Write> RecordFile<W> {
             recorder,
             out: Some(out),
             written: 0,
+            state: RecordState::Recording,
         })
+    }
+
+    /// How far it is.
+    pub fn status(&self) -> RecordStatus {
+        RecordStatus {
+            state: self.state,
+            recorded: self.written,
+            dropped: self.recorder.missed(),
+        }
     }
 
     /// Writes what has arrived, as much as a turn of the control loop has time for.
@@ -44,8 +79,8 @@ impl<W: Write> RecordFile<W> {
         let result = (0..RECORDS_PER_TURN)
             .map_while(|_| self.recorder.take())
             .take((RECORDS_MAX - self.written) as usize)
-            .try_fold(0, |count, seen| {
-                out.write_all(&record(&seen).to_bytes()).map(|()| count + 1)
+            .try_fold(0, |count, arrival| {
+                out.write_all(&arrival.to_bytes()).map(|()| count + 1)
             });
         match result {
             Ok(count) => self.written += count,
@@ -53,6 +88,7 @@ impl<W: Write> RecordFile<W> {
                 warn!(%error, written = self.written, "the record file cannot be written any more");
                 self.recorder.end();
                 self.out = None;
+                self.state = RecordState::Failed;
             }
         }
         if self.written >= RECORDS_MAX {
@@ -68,47 +104,37 @@ impl<W: Write> RecordFile<W> {
         self.recorder.end();
         let missed = self.recorder.missed();
         match out.flush() {
-            Ok(()) => info!(
-                written = self.written,
-                missed, "the record file is complete"
-            ),
-            Err(error) => warn!(%error, "the record file is not complete"),
+            Ok(()) => {
+                self.state = RecordState::Complete;
+                info!(
+                    written = self.written,
+                    missed, "the record file is complete"
+                );
+            }
+            Err(error) => {
+                self.state = RecordState::Failed;
+                warn!(%error, "the record file is not complete");
+            }
         }
-    }
-}
-
-fn record(seen: &Seen) -> Arrival {
-    Arrival {
-        number: seen.number,
-        sent_us: seen.sent_us,
-        received_us: seen.received_us,
-        round_trip: seen.round_trip,
-        path: seen.path,
-        stream: seen.stream,
-        what: match (seen.repair, seen.repeat) {
-            (true, _) => What::Repair,
-            (false, true) => What::Repeat,
-            (false, false) => What::First,
-        },
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use shardgate_sim::predict::trace::record::{Arrival, What};
     use shardgate_sim::predict::trace::{Rows, Trace};
 
     use super::*;
 
-    fn seen(number: u32) -> Seen {
-        Seen {
+    fn arrival(number: u32) -> Arrival {
+        Arrival {
             number,
             sent_us: number * 100,
             received_us: number * 100 + 7,
             round_trip: 400,
             path: 0,
             stream: 2,
-            repair: number.is_multiple_of(5),
-            repeat: number.is_multiple_of(3),
+            what: [What::First, What::Repeat, What::Repair][number as usize % 3],
         }
     }
 
@@ -117,18 +143,25 @@ mod tests {
         let recorder = Arc::new(Recorder::default());
         let mut bytes = Vec::new();
         let mut file = RecordFile::new(&mut bytes, Arc::clone(&recorder)).unwrap();
-        (0..100).for_each(|number| recorder.note(seen(number)));
+        (0..100).for_each(|number| recorder.note(arrival(number)));
         file.write_some();
-        (100..150).for_each(|number| recorder.note(seen(number)));
+        (100..150).for_each(|number| recorder.note(arrival(number)));
         file.write_some();
+        let status = |state| RecordStatus {
+            state,
+            recorded: 150,
+            dropped: 0,
+        };
+        assert_eq!(file.status(), status(RecordState::Recording));
         file.end();
-        recorder.note(seen(150));
+        assert_eq!(file.status(), status(RecordState::Complete));
+        recorder.note(arrival(150));
         assert_eq!(recorder.take(), None, "it is over");
         drop(file);
         let Rows::Arrivals(arrivals) = Trace::read("r", &bytes[..]).unwrap().rows else {
             panic!("a record");
         };
-        let expected: Vec<_> = (0..150).map(|number| record(&seen(number))).collect();
+        let expected: Vec<_> = (0..150).map(arrival).collect();
         assert_eq!(arrivals, expected);
     }
 
@@ -154,12 +187,14 @@ mod tests {
         let recorder = Arc::new(Recorder::default());
         assert!(RecordFile::new(Full(3), Arc::clone(&recorder)).is_err());
         let mut file = RecordFile::new(Full(100), Arc::clone(&recorder)).unwrap();
-        (0..100).for_each(|number| recorder.note(seen(number)));
+        (0..100).for_each(|number| recorder.note(arrival(number)));
         file.write_some();
         file.write_some();
         file.end();
+        assert_eq!(file.status().state, RecordState::Failed);
+        assert!(file.status().recorded < 7, "what did not fit counts");
         let before = std::iter::from_fn(|| recorder.take()).count();
-        recorder.note(seen(1));
+        recorder.note(arrival(1));
         assert!(before > 0 && recorder.take().is_none());
     }
 }

@@ -163,12 +163,14 @@ fn start(mut settings: Settings, source: &Source) -> Result<(), Failure> {
 
     info!("stopping");
     close(&mut gateway, &mut engine);
-    board.update(status(&gateway, &engine));
+    let mut last = status(&gateway, &engine, &record);
     let report = engine.stop().map_err(|error| failed("", &error))?;
     if let Some(record) = &mut record {
         record.write_some();
         record.end();
+        last.record = Some(record.status());
     }
+    board.update(last);
     drop(server);
     print_json(&board.last_words(report))?;
     Ok(())
@@ -226,7 +228,7 @@ fn serve(
         }
         let now = engine.now();
         if now >= status_due {
-            board.update(status(gateway, engine));
+            board.update(status(gateway, engine, record));
             status_due = now + limits::STATUS_INTERVAL;
         }
         if signals.take_reload() {
@@ -251,11 +253,16 @@ fn close(gateway: &mut Gateway<Engine>, engine: &mut Engine) {
     }
 }
 
-fn status(gateway: &Gateway<Engine>, engine: &Engine) -> ControlStatus {
+fn status(
+    gateway: &Gateway<Engine>,
+    engine: &Engine,
+    record: &Option<RecordFile<BufWriter<File>>>,
+) -> ControlStatus {
     ControlStatus {
         sessions: gateway.sessions(engine),
         handshake: *gateway.handshake_counters(),
         network: *gateway.network_counters(),
+        record: record.as_ref().map(RecordFile::status),
     }
 }
 

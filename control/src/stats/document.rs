@@ -10,6 +10,7 @@ use shardgate_dataplane::engine::{FinalReport, Snapshot, StatsReader};
 
 use super::server::Source;
 use crate::network::NetworkCounters;
+use crate::record::RecordStatus;
 use crate::session::{HandshakeCounters, SessionStatus};
 
 /// Rises when a field goes away or changes its meaning; new fields do not count.
@@ -35,6 +36,8 @@ pub struct ControlStatus {
     pub handshake: HandshakeCounters,
     /// The gateway's own traffic.
     pub network: NetworkCounters,
+    /// How far the record file is, if there is one.
+    pub record: Option<RecordStatus>,
 }
 
 /// A whole document.

@@ -25,7 +25,7 @@ use super::units::Units;
 use super::wan::ReceiveSlot;
 use crate::command::Command;
 use crate::engine::shared::{PathCounters, ReceiverTimes, RxCounters, Shared, StreamIn, StreamOut};
-use crate::record::{Recorder, Seen};
+use crate::record::{self, Recorder};
 
 /// The path that is used; several come later.
 pub const PATH: u8 = 0;
@@ -294,16 +294,16 @@ impl PeerStage {
         let received_at = opened.buffer().meta().rx_time;
         let (stream, generation) = (header.stream, key.generation);
         let round_trip = || self.endpoint.round_trip(now);
-        let seen = (self.recorder.as_ref())
-            .and_then(|_| Seen::of(&opened, header, received_at, round_trip()));
+        let arrival = (self.recorder.as_ref())
+            .and_then(|_| record::arrival(&opened, header, received_at, round_trip()));
         if self
             .endpoint
             .accept(opened, stream, generation, received_at, frames, sink)
             && let Some(last_heard) = self.last_heard.get_mut(usize::from(stream))
         {
             *last_heard = now;
-            if let (Some(recorder), Some(seen)) = (&self.recorder, seen) {
-                recorder.note(seen);
+            if let (Some(recorder), Some(arrival)) = (&self.recorder, arrival) {
+                recorder.note(arrival);
             }
         }
     }
