@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 import unittest
+from unittest import mock
 
 from support import (
     ROOT,
@@ -185,6 +186,34 @@ class Profiles(unittest.TestCase):
                     found = thin.Flow(lab, target, seconds=2, rate=1000).finish()
                 self.assertGreaterEqual(found.quantile_ms(0), 20)
                 self.assertTrue(low <= found.lost <= high, found.as_json())
+
+
+class Judged(unittest.TestCase):
+    """A check that fails each time, by what disturbed it."""
+
+    def verdict(self, *, robbed, disturbed=None):
+        with mock.patch("support.stolen", side_effect=robbed), mock.patch("time.sleep"):
+            self.checked(disturbed)
+
+    @judged
+    def checked(self, disturbed):
+        self.disturbances.append(disturbed)
+        self.fail("as ever")
+
+    def test_undisturbed_it_has_failed(self):
+        with self.assertRaises(AssertionError):
+            self.verdict(robbed=[None])
+        self.assertEqual(self.attempt, 0)
+
+    def test_disturbed_by_itself_each_time_it_has_failed(self):
+        with self.assertRaises(AssertionError):
+            self.verdict(robbed=["robbed", "robbed", "robbed", None], disturbed="late")
+        self.assertEqual(self.attempt, 3)
+
+    def test_robbed_each_time_nothing_is_known(self):
+        with self.assertRaisesRegex(unittest.SkipTest, "inconclusive, robbed"):
+            self.verdict(robbed=["robbed"] * 4)
+        self.assertEqual(self.attempt, 3)
 
 
 class Clocks:

@@ -47,6 +47,8 @@ from labkit.registry import NODES  # noqa: E402, F401
 SUMMARY = "summary:"
 # How often something is measured before a busy machine counts as a failure.
 ATTEMPTS = 4
+# How the reason begins if a hypervisor disturbed every one of them.
+INCONCLUSIVE = "inconclusive"
 # A share of the CPU time: a stall of 50 ms or two in a run of some seconds.
 STOLEN_MAX = 0.02
 # EAL's folders of a lab's gateways and emulators; the tests of DPDK have others.
@@ -123,21 +125,29 @@ class LabTest(unittest.TestCase):
 def judged(check):
     """Decorates a check of a test: what fails while this machine is disturbed is done once more.
 
-    What passes has passed; and what fails every time, or undisturbed, has failed. A check notes in
-    `test.disturbances` what it knows of; stolen CPU time is seen here.
+    What passes has passed; what fails undisturbed has failed, and so has what fails every time. If it
+    was CPU time stolen from this machine each time, nothing is known: such a check is skipped, and
+    the summary says so. A check notes in `test.disturbances` what it knows of; stolen CPU time is
+    seen here.
     """
 
     @functools.wraps(check)
     def again(test, *args, **kwargs):
+        robbed_each_time = True
         for attempt in range(ATTEMPTS):
             cpu = machine.CpuTime()
             test.attempt, test.disturbances = attempt, []
             try:
                 return check(test, *args, **kwargs)
             except (AssertionError, LabError) as error:
-                reasons = [*test.disturbances, stolen(cpu)]
-                reason = next(filter(None, reasons), None)
-                if not reason or attempt + 1 == ATTEMPTS:
+                robbed = stolen(cpu)
+                robbed_each_time = robbed_each_time and bool(robbed)
+                reason = next(filter(None, [*test.disturbances, robbed]), None)
+                if not reason:
+                    raise
+                if attempt + 1 == ATTEMPTS:
+                    if robbed_each_time:
+                        raise unittest.SkipTest(f"{INCONCLUSIVE}, {robbed}") from error
                     raise
                 say(f"failed while {reason}, so once more: {str(error)[:200]}")
             # Such work comes in bursts.
@@ -334,8 +344,15 @@ def main():
         result = unittest.TextTestRunner(stream=sys.stderr, verbosity=2, resultclass=_Result).run(
             suite
         )
-    # This machine can make a lab, so there is no reason to skip.
-    failed = len(result.failures) + len(result.errors) + len(result.skipped)
-    passed = max(0, result.testsRun - failed)
-    print(f"{SUMMARY} {passed} passed, {failed} failed, 0 skipped (none)")
+    # This machine can make a lab, so there is no other reason to skip.
+    inconclusive = {
+        f"{getattr(test, 'test_case', test)}: {reason}"
+        for test, reason in result.skipped
+        if reason.startswith(INCONCLUSIVE)
+    }
+    refused = [reason for _, reason in result.skipped if not reason.startswith(INCONCLUSIVE)]
+    failed = len(result.failures) + len(result.errors) + len(refused)
+    passed = max(0, result.testsRun - failed - len(inconclusive))
+    reasons = "; ".join(sorted(inconclusive)) or "none"
+    print(f"{SUMMARY} {passed} passed, {failed} failed, {len(inconclusive)} skipped ({reasons})")
     sys.exit(1 if failed else 0)
