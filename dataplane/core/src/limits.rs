@@ -50,7 +50,7 @@ pub const REPLAY_WINDOW: usize = 1 << 16;
 
 /// Most source shards of a repair shard's window: as many as have coefficients of their own. A run
 /// of e losses takes e repair shards, so what a window of W gives back of losses in runs grows fast
-/// with W / s: at 1 % in runs of 3 with s = 16, 192 leaves a third of what 128 leaves.
+/// with W / s: at 1 % in runs of 3 with s = 16, 192 leaves a quarter of what 128 leaves.
 pub const WINDOW_MAX: usize = shardgate_erasure::SOURCES_MAX as usize;
 
 /// Sequence numbers behind the newest of which it is known whether they were placed. A jump ahead

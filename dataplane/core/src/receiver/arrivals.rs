@@ -32,7 +32,7 @@ pub(super) struct Arrivals {
     lowest: u64,
     /// Where the news of each of the last reports began, newest first: the lowest number that had
     /// come since the one before, late ones included.
-    reported: [u64; REPORTS_COVERED],
+    told_from: [u64; REPORTS_COVERED],
 }
 
 impl Arrivals {
@@ -49,7 +49,7 @@ impl Arrivals {
             queue: QueueDelay::new(),
             reported_at: Time::ZERO,
             lowest: u64::MAX,
-            reported: [0; REPORTS_COVERED],
+            told_from: [0; REPORTS_COVERED],
         }
     }
 
@@ -96,9 +96,9 @@ impl Arrivals {
     ) -> Option<Report> {
         let (largest, echo_sent_at_us, arrived_at) = self.newest?;
         // What came between this report and the last but two is told: a report may be lost.
-        self.reported.rotate_right(1);
-        self.reported[0] = core::mem::replace(&mut self.lowest, u64::MAX).min(largest);
-        let oldest = self.reported.iter().copied().min().unwrap_or(largest);
+        self.told_from.rotate_right(1);
+        self.told_from[0] = core::mem::replace(&mut self.lowest, u64::MAX).min(largest);
+        let oldest = self.told_from.iter().copied().min().unwrap_or(largest);
         window.runs(
             oldest.max(largest.saturating_sub(REPLAY_WINDOW as u64 - 1)),
             ranges,

@@ -9,7 +9,7 @@ use core::time::Duration;
 
 use super::agenda::Deadline;
 use super::early::EarlyClass;
-use super::slots::{OpenHole, State};
+use super::slots::{OpenHole, Slot, State};
 use super::{Arrival, FrameSink, PredictiveBuffer};
 use crate::buffer::Buffer;
 use crate::lane::{CLASSES, Class};
@@ -108,12 +108,17 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
 
     /// Opens holes that were gaps without evidence until this shard spoke of them.
     pub(super) fn attribute(&mut self, header: &SourceHeader, path: u8, now: Time) {
-        for back in 0..SAME_PATH_BITS {
-            let is_sibling = back < u32::from(header.shard_id);
-            if header.same_path >> back & 1 == 1 || is_sibling {
-                let seq = header.seq.minus(back + 1);
+        let shard_id = u32::from(header.shard_id);
+        let siblings = 1u32.checked_shl(shard_id).map_or(u32::MAX, |bit| bit - 1);
+        let mut evidence = header.same_path | siblings;
+        while evidence != 0 {
+            let back = evidence.trailing_zeros();
+            evidence &= evidence - 1;
+            let seq = header.seq.minus(back + 1);
+            let is_unknown = |slot: &Slot<B>| matches!(slot.state, State::Unknown);
+            if self.slots.get(seq).is_some_and(is_unknown) {
                 let early = self.early_class(seq);
-                let siblings = u8::from(is_sibling);
+                let siblings = u8::from(back < shard_id);
                 let hole = self.hole(1, path, now);
                 self.open_hole(seq, Hole { siblings, ..hole }, early);
             }

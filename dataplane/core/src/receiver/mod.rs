@@ -387,10 +387,11 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
                 // Below the first shard that ever came, or jumped over.
                 Some(State::Free) | None => {}
             }
-            // What was sent again says nothing about the order of what it was first sent with.
-            if self.unknown > 0 && is_original {
-                self.attribute(header, path, now);
-            }
+        }
+        // What was sent again says nothing about the order of what it was first sent with. The newest
+        // shard too speaks of gaps before its own: on paths that take turns, only of such.
+        if self.unknown > 0 && is_original {
+            self.attribute(header, path, now);
         }
         let (slot, forgotten) = self.slots.claim(seq);
         slot.state = State::Placed(Placed {

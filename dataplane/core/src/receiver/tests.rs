@@ -533,6 +533,20 @@ impl Tunnel {
 }
 
 #[test]
+fn on_paths_that_take_turns_the_next_of_a_path_tells_what_it_lost() {
+    let mut tunnel = Tunnel::new(config(), 1_414);
+    // Even numbers go one way and odd ones the other; 2 is lost.
+    tunnel.receive_alone(Seq(0), 0, 0);
+    tunnel.receive_alone(Seq(1), 0, 1);
+    tunnel.receive_alone(Seq(3), 0b10, 2);
+    assert_eq!(tunnel.receiver.stats().holes, 0, "it may still come");
+    tunnel.receive_alone(Seq(4), 0b1010, 3);
+    assert_eq!(tunnel.receiver.stats().holes, 1);
+    tunnel.receive_alone(Seq(2), 0b10, 4);
+    assert_eq!(tunnel.receiver.unknown, 0);
+}
+
+#[test]
 fn hearsay_of_what_lies_before_a_jump_opens_nothing() {
     let mut tunnel = Tunnel::new(config(), 1_414);
     // Between the two is a gap without evidence; then comes nearly the farthest jump there is.

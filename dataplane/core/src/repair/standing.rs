@@ -99,9 +99,8 @@ mod tests {
             let mut before = 0.0;
             for &(every, window, residual) in row.iter().flatten() {
                 assert_eq!(window % every, 0);
-                assert!(
-                    usize::from(window) <= WINDOW_MAX && usize::from(window / every) <= OPEN_MAX
-                );
+                assert!(usize::from(window) <= WINDOW_MAX);
+                assert!((1..=OPEN_MAX).contains(&usize::from(window / every)));
                 assert!(residual > before && residual < loss * 2.0 / 3.0);
                 before = residual;
             }
