@@ -15,7 +15,8 @@ use core::time::Duration;
 
 pub use self::fixed::Fixed;
 pub use self::model::{
-    Bin, Model, ModelConfig, RELIABILITY_BINS, Reliability, STATE_LEN, StateError,
+    Bin, Fault, Foretold, Model, ModelConfig, RATIO_BINS, RELIABILITY_BINS, Reliability, STATE_LEN,
+    StateError,
 };
 pub use self::policy::{Engine, Policy, UnknownPolicy};
 pub use self::rack::Rack;

@@ -9,6 +9,7 @@
 //! | `calibrator` | what the logistic's probability is worth |
 //! | `conformal` | how dear a needless request is, steered by the share of them |
 //! | `fill` | when a hole is filled, whatever fills it |
+//! | `foretold` | when that was expected, and when it came |
 //! | `memo` | what was said of each hole, until its fate is known |
 //! | `watch` | what the predictions were worth; falls back to RACK if nothing |
 //! | `state` | what was learned, as bytes |
@@ -30,6 +31,7 @@ mod approx;
 mod calibrator;
 mod conformal;
 mod fill;
+mod foretold;
 mod lateness;
 mod logistic;
 mod memo;
@@ -46,13 +48,14 @@ use self::approx::{log2, logit, sigmoid};
 use self::calibrator::Calibrator;
 use self::conformal::Conformal;
 use self::fill::Fillers;
+pub use self::foretold::{Foretold, RATIO_BINS};
 use self::lateness::{BUCKETS, Context, Lateness};
 use self::logistic::{FEATURES, Features, Logistic};
 use self::memo::Memos;
 use self::signals::Signals;
 pub use self::state::{STATE_LEN, StateError};
 use self::watch::Watch;
-pub use self::watch::{Bin, RELIABILITY_BINS, Reliability};
+pub use self::watch::{Bin, Fault, RELIABILITY_BINS, Reliability};
 use super::{Filler, Hole, Outcome, Outlook, Plan, Predictor, Rack, nanos};
 use crate::limits::{ASK_AFTER_MIN, ASK_DEFAULT};
 use crate::time::Time;
@@ -250,6 +253,7 @@ impl Model {
         let expected = self
             .fillers
             .median(&self.lateness, context, loss, carried_ms, outlook);
+        self.watch.all.foretold.said += u64::from(expected.is_some());
         let memo = self.memos.open(hole.number, fresh);
         memo.loss = loss;
         memo.ask_ms = ask_ms;
@@ -364,7 +368,7 @@ impl Model {
         if let Some(memo) = self.memos.get(hole.number) {
             memo.filled = true;
             if memo.expected_ms > 0.0 {
-                self.watch.filled(age_ms, memo.expected_ms);
+                self.watch.all.foretold.came(age_ms, memo.expected_ms);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The model's judgement of itself.
 
+use super::foretold::Foretold;
+
 /// Holes between two judgements.
 const WINDOW: u32 = 10_000;
 
@@ -26,6 +28,15 @@ pub struct Bin {
     pub lost: u64,
 }
 
+/// Why a model fell back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Its probabilities were not what turned out.
+    Calibration,
+    /// It asked for losses later than twice RACK's time.
+    Slow,
+}
+
 /// What a model's predictions were worth. Only `is_fallen_back` ever goes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Reliability {
@@ -44,14 +55,12 @@ pub struct Reliability {
     pub late_asked: u64,
     /// Late shards that came before the cap.
     pub late: u64,
-    /// Holes that were filled, before and after they were expected.
-    pub filled_before: u64,
-    /// See `filled_before`.
-    pub filled_after: u64,
-    /// Of both: within half and double the time expected.
-    pub filled_about: u64,
+    /// Expected arrivals against what came.
+    pub foretold: Foretold,
     /// Whether adaptive RACK decides, because the model was no good.
     pub is_fallen_back: bool,
+    /// What was wrong with it, while it has fallen back.
+    pub fault: Option<Fault>,
     /// How often that began.
     pub fallbacks: u64,
     /// How often the path became another.
@@ -123,23 +132,18 @@ impl Watch {
         self.all.late_asked += u64::from(asked);
     }
 
-    /// A hole was filled, and expected.
-    pub(super) fn filled(&mut self, ms: f32, expected_ms: f32) {
-        let all = &mut self.all;
-        if ms <= expected_ms {
-            all.filled_before += 1;
-        } else {
-            all.filled_after += 1;
-        }
-        let is_about = (expected_ms / 2.0..=expected_ms * 2.0).contains(&ms);
-        all.filled_about += u64::from(is_about);
-    }
-
     fn judge(&mut self) {
         let error = self.errors.iter().map(|error| error.abs()).sum::<f32>() / self.holes as f32;
         let is_slow = self.losses >= LOSSES_MIN && self.ask_ms > SLOWER_MAX * self.rack_ms;
         let was = self.all.is_fallen_back;
-        self.all.is_fallen_back = error > CALIBRATION_ERROR_MAX || is_slow;
+        self.all.fault = if error > CALIBRATION_ERROR_MAX {
+            Some(Fault::Calibration)
+        } else if is_slow {
+            Some(Fault::Slow)
+        } else {
+            None
+        };
+        self.all.is_fallen_back = self.all.fault.is_some();
         self.all.fallbacks += u64::from(self.all.is_fallen_back && !was);
         *self = Self {
             all: self.all,
@@ -168,11 +172,12 @@ mod tests {
         window(&mut watch, 0.31, 3, 5.0);
         assert!(!watch.all.is_fallen_back);
         window(&mut watch, 0.91, 3, 5.0);
-        assert!(watch.all.is_fallen_back, "wrong");
+        assert_eq!(watch.all.fault, Some(Fault::Calibration));
         window(&mut watch, 0.31, 3, 19.0);
         assert!(!watch.all.is_fallen_back);
         window(&mut watch, 0.31, 3, 21.0);
-        assert!(watch.all.is_fallen_back, "slow");
+        assert!(watch.all.is_fallen_back);
+        assert_eq!(watch.all.fault, Some(Fault::Slow));
         assert_eq!(watch.all.fallbacks, 2);
     }
 
@@ -188,18 +193,5 @@ mod tests {
         // Bins: 0.9 and 1.0 together say 1.9 of 2; 0.8 of 0; 0.25 of 0.
         let error = (0.1 + 0.8 + 0.25) / 4.0;
         assert!((watch.all.calibration_error().unwrap() - error).abs() < 1e-6);
-    }
-
-    #[test]
-    fn expectations_are_compared_with_what_came() {
-        let mut watch = Watch::default();
-        for (ms, expected) in [(1.0, 3.0), (2.0, 3.0), (4.0, 3.0), (7.0, 3.0)] {
-            watch.filled(ms, expected);
-        }
-        let all = watch.all;
-        assert_eq!(
-            (all.filled_before, all.filled_after, all.filled_about),
-            (2, 2, 2)
-        );
     }
 }
