@@ -129,6 +129,9 @@ pub const RECORDS_MAX: u64 = 2_000_000;
 /// Arrivals written in a turn of the control loop: half a millisecond's work, and 4 million a second.
 pub const RECORDS_PER_TURN: usize = 4_096;
 
+/// How often what the models have learned is saved: a crash costs no more than that.
+pub const STATE_SAVE_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Bytes of an answer that `shardgate stats` reads.
 pub const STATS_ANSWER_BYTES_MAX: usize = 64 << 20;
 

@@ -41,6 +41,7 @@ mod record;
 mod run;
 mod session;
 mod sim;
+mod state;
 mod stats;
 mod stop;
 

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use shardgate_core::predict::Policy;
 use shardgate_core::time::Time;
 use shardgate_dataplane::config::Hugepages;
-use shardgate_dataplane::engine::{Engine, Topology};
+use shardgate_dataplane::engine::{Engine, StatsReader, Topology};
 use shardgate_dataplane::record::Recorder;
 use shardgate_hugepages::MountNeed;
 use tracing::{info, warn};
@@ -20,8 +21,9 @@ use crate::gateway::Gateway;
 use crate::limits;
 use crate::network::{Network, WanPort};
 use crate::output::{Failure, print, print_json};
-use crate::record::RecordFile;
+use crate::record::{RecordFile, RecordStatus};
 use crate::session::{Identity, Sessions};
+use crate::state::{Found, StateKeeper, StateStatus};
 use crate::stats::document::{Board, ControlStatus};
 use crate::stats::server::Server;
 use crate::stop::Signals;
@@ -34,9 +36,11 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let hugepages = use_hugepages(&source, &mut settings)?;
     let topology = plan(&source, &settings)?;
     require_memory(&source, &settings)?;
-    let notes = config::check_site(&source, &settings, &machine)?;
+    let mut notes = config::check_site(&source, &settings, &machine)?;
+    let found = find_state(&source, &mut settings, &mut notes);
     if args.check {
-        print(&check_report(&settings, &topology, &hugepages, &notes))?;
+        let report = check_report(&settings, &topology, &hugepages, found.as_ref(), &notes);
+        print(&report)?;
         return Ok(());
     }
     if let Some(error) = notes.rights {
@@ -46,7 +50,25 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         warn!("{warning}");
     }
     let _locks = lock_devices(&source, &settings)?;
-    start(settings, &source)
+    start(settings, &source, found)
+}
+
+/// Looks for what was learned before; whatever is wrong with it is no reason not to start.
+fn find_state(source: &Source, settings: &mut Settings, notes: &mut Notes) -> Option<Found> {
+    let path = settings.state_file.as_ref()?;
+    let mut note = |message: String| {
+        let note = source.error("tunnel.state_file", message);
+        notes.warnings.push(note);
+    };
+    let Policy::Model(config) = settings.engine.tunnel.policy else {
+        note("is not used: only predictor = \"model\" has anything to keep".into());
+        return None;
+    };
+    let peers = settings.peers.iter().map(|peer| peer.public_key);
+    let found = Found::look(path, config, peers.collect());
+    found.warning().into_iter().for_each(&mut note);
+    settings.engine.learned = found.learned();
+    Some(found)
 }
 
 /// Memory that was asked for must hold the pools.
@@ -107,6 +129,7 @@ fn check_report(
     settings: &Settings,
     topology: &Topology,
     hugepages: &str,
+    found: Option<&Found>,
     notes: &Notes,
 ) -> String {
     let topology = topology.to_string();
@@ -116,6 +139,9 @@ fn check_report(
         topology.trim_end_matches('\n'),
         settings.listen
     );
+    if let Some(found) = found {
+        report.push_str(&format!("state    {}\n", found.summary()));
+    }
     for note in notes.warnings.iter().chain(&notes.rights) {
         report.push_str(&format!("note     {note}\n"));
     }
@@ -136,7 +162,7 @@ fn listen_error(source: &Source, listen: &Listen, error: &std::io::Error) -> Fai
     source.error("stats.listen", message).into()
 }
 
-fn start(mut settings: Settings, source: &Source) -> Result<(), Failure> {
+fn start(mut settings: Settings, source: &Source, found: Option<Found>) -> Result<(), Failure> {
     let file = source.file();
     let failed = |what: &str, error: &dyn std::fmt::Display| {
         Failure::Failed(format!("{}: {what}{error}", file.display()))
@@ -153,24 +179,28 @@ fn start(mut settings: Settings, source: &Source) -> Result<(), Failure> {
     let server = Server::start(&listen, board.clone())
         .map_err(|error| listen_error(source, &listen, &error))?;
 
-    let mut record = record(&mut settings, source)?;
+    let keeper = found.map(StateKeeper::start).transpose();
+    let mut files = Files {
+        record: record(&mut settings, source)?,
+        state: keeper.map_err(|error| failed("a thread: ", &error))?,
+    };
     let peers = settings.peers.len();
     let mut engine = Engine::start(settings.engine.clone()).map_err(|error| failed("", &error))?;
     board.engine_runs(engine.reader());
     let mut gateway = gateway(&engine, settings);
     info!(peers, stats = %listen, version = env!("CARGO_PKG_VERSION"), "gateway runs");
-    serve(&mut gateway, &mut engine, &signals, &board, &mut record);
+    serve(&mut gateway, &mut engine, &signals, &board, &mut files);
 
     info!("stopping");
     close(&mut gateway, &mut engine);
-    let mut last = status(&gateway, &engine, &record);
+    let (last, reader) = (status(&gateway, &engine, &files), engine.reader());
     let report = engine.stop().map_err(|error| failed("", &error))?;
-    if let Some(record) = &mut record {
-        record.write_some();
-        record.end();
-        last.record = Some(record.status());
-    }
-    board.update(last);
+    files.end(&reader);
+    board.update(ControlStatus {
+        record: files.record_status(),
+        state: files.state_status(),
+        ..last
+    });
     drop(server);
     print_json(&board.last_words(report))?;
     Ok(())
@@ -212,23 +242,58 @@ fn record(
     Ok(Some(file))
 }
 
+/// What is written beside the log while a gateway runs.
+struct Files {
+    record: Option<RecordFile<BufWriter<File>>>,
+    state: Option<StateKeeper>,
+}
+
+impl Files {
+    fn turn(&mut self, engine: &Engine) {
+        if let Some(record) = &mut self.record {
+            record.write_some();
+        }
+        if let Some(state) = &mut self.state {
+            let reader = || engine.reader();
+            state.turn(engine.now(), &|peer| reader().learned(peer));
+        }
+    }
+
+    /// The engine has stopped: the last words.
+    fn end(&mut self, reader: &StatsReader) {
+        if let Some(record) = &mut self.record {
+            record.write_some();
+            record.end();
+        }
+        if let Some(state) = &mut self.state {
+            state.end(&|peer| reader.learned(peer));
+        }
+    }
+
+    fn record_status(&self) -> Option<RecordStatus> {
+        self.record.as_ref().map(RecordFile::status)
+    }
+
+    fn state_status(&self) -> Option<StateStatus> {
+        self.state.as_ref().map(StateKeeper::status)
+    }
+}
+
 /// Turns until a signal asks for the end.
 fn serve(
     gateway: &mut Gateway<Engine>,
     engine: &mut Engine,
     signals: &Signals,
     board: &Board,
-    record: &mut Option<RecordFile<BufWriter<File>>>,
+    files: &mut Files,
 ) {
     let mut status_due = Time::ZERO;
     while !signals.stop().load(Ordering::Relaxed) {
         let busy = gateway.turn(engine, wall_ns(), &mut random);
-        if let Some(record) = record {
-            record.write_some();
-        }
+        files.turn(engine);
         let now = engine.now();
         if now >= status_due {
-            board.update(status(gateway, engine, record));
+            board.update(status(gateway, engine, files));
             status_due = now + limits::STATUS_INTERVAL;
         }
         if signals.take_reload() {
@@ -253,16 +318,13 @@ fn close(gateway: &mut Gateway<Engine>, engine: &mut Engine) {
     }
 }
 
-fn status(
-    gateway: &Gateway<Engine>,
-    engine: &Engine,
-    record: &Option<RecordFile<BufWriter<File>>>,
-) -> ControlStatus {
+fn status(gateway: &Gateway<Engine>, engine: &Engine, files: &Files) -> ControlStatus {
     ControlStatus {
         sessions: gateway.sessions(engine),
         handshake: *gateway.handshake_counters(),
         network: *gateway.network_counters(),
-        record: record.as_ref().map(RecordFile::status),
+        record: files.record_status(),
+        state: files.state_status(),
     }
 }
 

@@ -28,6 +28,7 @@ struct Site<'a> {
     hosts: (u8, u8),
     own_key: &'a str,
     peer_key: &'a str,
+    predictor: &'a str,
 }
 
 impl Gateway {
@@ -43,6 +44,7 @@ impl Gateway {
                 hosts: (1, 2),
                 own_key: "own.key",
                 peer_key: "peer.key",
+                predictor: "rack",
             },
         )
     }
@@ -67,6 +69,7 @@ impl Gateway {
             hosts: (1, 2),
             own_key: keys[0],
             peer_key: keys[1],
+            predictor: "rack",
         };
         let b = Site {
             name: "b",
@@ -75,6 +78,7 @@ impl Gateway {
             hosts: (2, 1),
             own_key: keys[1],
             peer_key: keys[0],
+            predictor: "model",
         };
         let a = Self::start_in(first, &a);
         for key in keys {
@@ -194,6 +198,7 @@ fn config(site: &Site<'_>, public_key: &str, folder: &Path) -> String {
         wan,
         hosts: (own, peer),
         own_key,
+        predictor,
         ..
     } = site;
     format!(
@@ -221,6 +226,7 @@ public_key = \"{public_key}\"
 port = \"wan0\"
 remote = \"198.51.100.{peer}:4600\"
 [tunnel]
+predictor = \"{predictor}\"
 held_frames_max = 64
 reassembly_memory_mb = 1
 retention_mb = 1
@@ -293,7 +299,7 @@ fn members(object: &Value) -> Vec<&String> {
 fn gateways_with_traffic_show_what_the_schema_describes_and_nothing_else() {
     let pair = Gateway::pair("ctl-pair");
     let schema = schema();
-    for gateway in &pair {
+    for (gateway, policy) in pair.iter().zip(["rack", "model"]) {
         let deadline = Instant::now() + PATIENCE;
         let document = loop {
             let document = gateway.document();
@@ -315,16 +321,34 @@ fn gateways_with_traffic_show_what_the_schema_describes_and_nothing_else() {
         assert_eq!(schema::violation(&schema, &document), None);
         let peer = &document["peers"][0];
         let into = &peer["streams_in"][0];
-        for (name, object) in [
+        let predictor = &into["predictor"];
+        assert_eq!(
+            (&predictor["policy"], &predictor["deciding"]),
+            (&policy.into(), &policy.into())
+        );
+        let model = &predictor["model"];
+        assert_eq!(model.is_object(), policy == "model");
+        let of_a_model = [
+            ("model", model),
+            ("reliability_bin", &model["reliability"][9]),
+            ("expected", &model["expected"]),
+            ("ratio_bin", &model["expected"]["ratio"][7]),
+        ];
+        let of_any = [
             ("path", &peer["path"]),
             ("stream_out", &peer["streams_out"][0]),
             ("path", &peer["streams_out"][0]["path"]),
             ("stream_in", into),
             ("distribution", &into["recovery"]),
-        ] {
-            let described = &schema["$defs"][name]["properties"];
+            ("predictor", predictor),
+        ];
+        let described = of_any
+            .iter()
+            .chain(of_a_model.iter().filter(|_| model.is_object()));
+        for (name, object) in described {
+            let described = &schema["$defs"][*name]["properties"];
             assert_eq!(members(object), members(described), "{name}");
-            let required = schema["$defs"][name]["required"].as_array().unwrap();
+            let required = schema["$defs"][*name]["required"].as_array().unwrap();
             assert_eq!(required.len(), members(described).len(), "{name}");
             for (member, described) in described.as_object().unwrap() {
                 let words = described["description"].as_str().unwrap_or_default();

@@ -25,6 +25,19 @@ pub struct EngineConfig {
     pub tunnel: TunnelSpec,
     /// Where what arrives from the first peer is noted.
     pub recorder: Option<Arc<Recorder>>,
+    /// What models of earlier runs have learned.
+    pub learned: Vec<LearnedSpec>,
+}
+
+/// What the model of a stream has learned in an earlier run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LearnedSpec {
+    /// The peer that sends the stream, by index.
+    pub peer: u16,
+    /// The stream.
+    pub stream: u8,
+    /// As the model saved it.
+    pub state: Arc<[u8]>,
 }
 
 /// A DPDK port.

@@ -109,6 +109,8 @@ pub struct Settings {
     pub listen: Listen,
     /// Where what arrives is recorded.
     pub record_file: Option<PathBuf>,
+    /// Where what was learned survives a restart.
+    pub state_file: Option<PathBuf>,
 }
 
 /// Reads a configuration file.
@@ -154,6 +156,7 @@ pub fn check(source: &Source, machine: &Machine) -> Result<Settings, ConfigError
     let listen = listen(source, &file)?;
     let tunnel = tunnel::check(source, &file)?;
     let (peer_specs, peers) = peers::check(source, &file, &ports, &wans, &public_key)?;
+    let (record_file, state_file) = written_files(source, &file, &node)?;
     Ok(Settings {
         engine: EngineConfig {
             file_prefix: file_prefix(&node, source),
@@ -162,6 +165,7 @@ pub fn check(source: &Source, machine: &Machine) -> Result<Settings, ConfigError
             pipeline,
             tunnel,
             recorder: None,
+            learned: vec![],
         },
         node,
         private_key,
@@ -169,7 +173,8 @@ pub fn check(source: &Source, machine: &Machine) -> Result<Settings, ConfigError
         wans,
         peers,
         listen,
-        record_file: record_file(source, &file),
+        record_file,
+        state_file,
     })
 }
 
@@ -196,9 +201,16 @@ fn private_key(
     file: &File,
     node: &str,
 ) -> Result<Zeroizing<[u8; 32]>, ConfigError> {
-    let default = format!("{node}.key");
-    let name = file.node.private_key_file.as_deref().unwrap_or(&default);
-    read_key(source, "node.private_key_file", name)
+    read_key(
+        source,
+        "node.private_key_file",
+        &private_key_name(file, node),
+    )
+}
+
+fn private_key_name(file: &File, node: &str) -> String {
+    let name = file.node.private_key_file.clone();
+    name.unwrap_or_else(|| format!("{node}.key"))
 }
 
 fn read_key(source: &Source, key: &str, name: &str) -> Result<Zeroizing<[u8; 32]>, ConfigError> {
@@ -215,10 +227,56 @@ fn listen(source: &Source, file: &File) -> Result<Listen, ConfigError> {
     Listen::parse(text).map_err(|message| source.error("stats.listen", message))
 }
 
-fn record_file(source: &Source, file: &File) -> Option<PathBuf> {
-    let name = file.stats.record_file.as_deref();
-    name.filter(|name| !name.is_empty())
-        .map(|name| source.sibling(name))
+/// The files that a gateway writes. None of them may be one that it reads, or another one of them:
+/// writing it would destroy that.
+fn written_files(
+    source: &Source,
+    file: &File,
+    node: &str,
+) -> Result<(Option<PathBuf>, Option<PathBuf>), ConfigError> {
+    let path = |name: &Option<String>| {
+        let name = name.as_deref().filter(|name| !name.is_empty());
+        name.map(|name| source.sibling(name))
+    };
+    let record = path(&file.stats.record_file);
+    let state = path(&file.tunnel.state_file);
+    let key = source.sibling(&private_key_name(file, node));
+    let mut others = vec![
+        ("the configuration".to_owned(), source.file().to_owned()),
+        ("node.private_key_file".into(), key),
+    ];
+    for (at, peer) in file.peer.iter().enumerate() {
+        let preshared = path(&peer.preshared_key_file);
+        others.extend(preshared.map(|path| (format!("peer[{at}].preshared_key_file"), path)));
+    }
+    for (name, path) in [
+        ("stats.record_file", &record),
+        ("tunnel.state_file", &state),
+    ] {
+        let Some(path) = path else { continue };
+        let itself = real(path);
+        if let Some((other, _)) = others.iter().find(|(_, other)| real(other) == itself) {
+            let message = format!(
+                "{} is {other} too, which writing it would destroy: name another file",
+                path.display()
+            );
+            return Err(source.error(name, message));
+        }
+        others.push((name.into(), path.clone()));
+    }
+    Ok((record, state))
+}
+
+/// Which file a path names, whether it is there already or not.
+fn real(path: &Path) -> PathBuf {
+    let in_folder = || {
+        let folder = path.parent()?.canonicalize().ok()?;
+        Some(folder.join(path.file_name()?))
+    };
+    let whole = path.canonicalize().ok().or_else(in_folder);
+    whole
+        .or_else(|| std::path::absolute(path).ok())
+        .unwrap_or_else(|| path.into())
 }
 
 /// The same for every start from one file, so that what a killed process left behind is found

@@ -11,7 +11,7 @@ use toml::Value;
 
 use super::file::{File, Tunnel};
 use super::source::{ConfigError, Source};
-use super::values::{later, later_value, number, one_of, shown};
+use super::values::{later_value, number, one_of, shown};
 
 const LISTEN_PORT_DEFAULT: u16 = 4600;
 const INTERACTIVE_HOLD_DEFAULT_MS: i64 = 5;
@@ -31,7 +31,6 @@ const RETENTION_MB_MAX: i64 = 4096;
 /// Checks the section.
 pub fn check(source: &Source, file: &File) -> Result<TunnelSpec, ConfigError> {
     let tunnel = &file.tunnel;
-    refuse_later(source, tunnel)?;
     let listen_port = tunnel.listen_port.unwrap_or(LISTEN_PORT_DEFAULT);
     if listen_port == 0 {
         return Err(source.error("tunnel.listen_port", "0 is not a UDP port: write 4600"));
@@ -102,18 +101,6 @@ pub fn check(source: &Source, file: &File) -> Result<TunnelSpec, ConfigError> {
             * (1 << 20),
         checksum,
     })
-}
-
-/// Keys and values whose feature comes later.
-fn refuse_later(source: &Source, tunnel: &Tunnel) -> Result<(), ConfigError> {
-    if tunnel
-        .state_file
-        .as_deref()
-        .is_some_and(|file| !file.is_empty())
-    {
-        return Err(later(source, "tunnel.state_file"));
-    }
-    Ok(())
 }
 
 fn predictor(source: &Source, tunnel: &Tunnel) -> Result<Policy, ConfigError> {

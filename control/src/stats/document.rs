@@ -12,6 +12,7 @@ use super::server::Source;
 use crate::network::NetworkCounters;
 use crate::record::RecordStatus;
 use crate::session::{HandshakeCounters, SessionStatus};
+use crate::state::StateStatus;
 
 /// Rises when a field goes away or changes its meaning; new fields do not count.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -38,6 +39,8 @@ pub struct ControlStatus {
     pub network: NetworkCounters,
     /// How far the record file is, if there is one.
     pub record: Option<RecordStatus>,
+    /// What was done with the state file, if there is one.
+    pub state: Option<StateStatus>,
 }
 
 /// A whole document.

@@ -2,6 +2,7 @@
 //!
 //! The document may come from another version of the program: what is missing is shown as `-`.
 
+mod predictor;
 mod recovery;
 
 use serde_json::Value;
@@ -28,6 +29,7 @@ pub fn table(now: &Value, before: Option<&Value>) -> String {
     out.push_str(&view.paths().render());
     out.push_str(&view.additions().render());
     out.push_str(&view.holes().render());
+    out.push_str(&view.predictors().render());
     out.push_str(&view.ports().render());
     out.push_str(&view.units().render());
     out.push_str(&view.counts("drops", "/drops").render());

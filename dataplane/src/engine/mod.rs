@@ -4,6 +4,7 @@
 //! It lives on the main lcore, which is the control thread; nothing here is on the way of a
 //! packet, except for the few that concern the gateway itself.
 
+pub mod predictions;
 pub mod shared;
 mod snapshot;
 mod start;

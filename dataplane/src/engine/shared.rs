@@ -16,6 +16,7 @@ use shardgate_core::receiver::{PredictiveBuffer, ReceiverHistograms};
 use shardgate_core::time::Time;
 use shardgate_dpdk::Clock;
 
+use super::predictions::{Learned, Predictions};
 use crate::counters;
 use crate::counters::{Published, Words};
 use crate::lcore::unit::UnitCounters;
@@ -414,6 +415,10 @@ pub struct StreamInShared {
     pub counters: Published<StreamIn>,
     /// How long things took.
     pub times: Published<ReceiverTimes>,
+    /// What its predictor's words were worth, if it is a model.
+    pub predictions: Published<Predictions>,
+    /// And what that has learned.
+    pub learned: Published<Learned>,
 }
 
 impl Words for Drops {

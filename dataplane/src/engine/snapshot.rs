@@ -9,8 +9,10 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use shardgate_core::drop_reason::{DropReason, Drops};
 use shardgate_core::histogram::{BUCKETS, LogHistogram};
+use shardgate_core::predict::{Policy, STATE_LEN};
 use shardgate_dpdk::{Pool, Port};
 
+use super::predictions::{Learned, PredictorSnapshot};
 use super::shared::{
     LcoreCounters, LcoreKind, LcoreShared, PathCounters, ReceiverTimes, RxCounters, Shared,
     StreamIn, StreamInShared, StreamOut, StreamOutShared,
@@ -135,6 +137,8 @@ pub struct StreamInSnapshot {
     pub lateness: Distribution,
     /// How long holes that nothing filled have held frames.
     pub hold: Distribution,
+    /// Who says when its missing shards are asked for, and what that was worth.
+    pub predictor: PredictorSnapshot,
 }
 
 /// A distribution of durations, within 13 %, in microseconds.
@@ -193,6 +197,7 @@ pub struct PoolSnapshot {
 pub(super) struct Names {
     pub ports: Vec<(String, &'static str)>,
     pub peers: Vec<String>,
+    pub policy: Policy,
 }
 
 /// Reads what the lcores publish, from any thread.
@@ -294,7 +299,9 @@ impl StatsReader {
                         .map(|stream| stream.path.load())
                         .unwrap_or_default(),
                     streams_out: peer.streams_out.iter().map(stream_out).collect(),
-                    streams_in: peer.streams_in.iter().filter_map(stream_in).collect(),
+                    streams_in: (peer.streams_in.iter())
+                        .filter_map(|stream| stream_in(stream, names.policy))
+                        .collect(),
                 })
                 .collect(),
             pools: pools
@@ -339,6 +346,19 @@ impl StatsReader {
             }
         }
         Ok(())
+    }
+
+    /// What the models of a peer's streams have learned, as they saved it: by stream, without those
+    /// that have not learned anything yet. A copy that was made while its lcore wrote does not have the
+    /// checksum that it should.
+    pub fn learned(&self, peer: usize) -> Vec<(u8, [u8; STATE_LEN])> {
+        let streams = self.0.shared.peers.get(peer);
+        let streams = streams.into_iter().flat_map(|peer| &peer.streams_in);
+        (0..)
+            .zip(streams.map(|stream| stream.learned.load()))
+            .filter(|(_, learned)| *learned != Learned::default())
+            .map(|(stream, Learned(state))| (stream, state))
+            .collect()
     }
 
     pub(super) fn last_heard_ns(&self, peer: usize) -> u64 {
@@ -387,7 +407,7 @@ fn stream_out(stream: &StreamOutShared) -> StreamOutSnapshot {
 }
 
 /// A stream, if anything of it has come.
-fn stream_in(stream: &StreamInShared) -> Option<StreamInSnapshot> {
+fn stream_in(stream: &StreamInShared, policy: Policy) -> Option<StreamInSnapshot> {
     let counters = stream.counters.load();
     let ReceiverTimes(times) = stream.times.load();
     (counters.last_heard_ns > 0).then(|| StreamInSnapshot {
@@ -395,6 +415,7 @@ fn stream_in(stream: &StreamInShared) -> Option<StreamInSnapshot> {
         recovery: Distribution::from(&times.recovery),
         lateness: Distribution::from(&times.lateness),
         hold: Distribution::from(&times.hold),
+        predictor: PredictorSnapshot::new(policy, &stream.predictions.load()),
     })
 }
 

@@ -160,6 +160,7 @@ pub(super) fn start(config: &EngineConfig) -> Result<Engine, EngineError> {
             .map(|port| (port.name.clone(), port.role))
             .collect(),
         peers: config.peers.iter().map(|peer| peer.name.clone()).collect(),
+        policy: config.tunnel.policy,
     };
     let devices = Devices {
         ports,

@@ -365,6 +365,10 @@ impl Blueprint<'_> {
         };
         let flow = (rx_index % topology.flows) as u16;
         let recorder = self.config.recorder.clone().filter(|_| peer == 0);
-        PeerStage::new(peer, spec.lan, flow, spec.mss_clamp, config).recorded(recorder)
+        let learned = self.config.learned.iter();
+        let learned = learned.filter(|learned| learned.peer == peer).cloned();
+        PeerStage::new(peer, spec.lan, flow, spec.mss_clamp, config)
+            .recorded(recorder)
+            .experienced(learned.collect())
     }
 }

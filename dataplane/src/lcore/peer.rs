@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use shardgate_core::buffer::Buffer;
 use shardgate_core::classify::classify;
@@ -24,11 +25,19 @@ use super::tx::Tx;
 use super::units::Units;
 use super::wan::ReceiveSlot;
 use crate::command::Command;
-use crate::engine::shared::{PathCounters, ReceiverTimes, RxCounters, Shared, StreamIn, StreamOut};
+use crate::config::LearnedSpec;
+use crate::engine::predictions::{Learned, Predictions};
+use crate::engine::shared::{
+    PathCounters, Phase, ReceiverTimes, RxCounters, Shared, StreamIn, StreamOut,
+};
 use crate::record::{self, Recorder};
 
 /// The path that is used; several come later.
 pub const PATH: u8 = 0;
+
+/// How often what models have learned is published, to be saved: to copy and to sum it up takes a
+/// microsecond.
+const LEARNED_PUBLISHED_EVERY: Duration = Duration::from_secs(1);
 
 /// What sending needs from the lcore it happens on.
 pub struct Surroundings<'a> {
@@ -138,6 +147,9 @@ pub struct PeerStage {
     last_heard: [Time; STREAMS_MAX],
     feedback_heard: Time,
     recorder: Option<Arc<Recorder>>,
+    /// What models of earlier runs have learned, until the streams are there that it is for.
+    learned: Vec<LearnedSpec>,
+    learned_published: Time,
 }
 
 impl PeerStage {
@@ -154,12 +166,34 @@ impl PeerStage {
             last_heard: [Time::ZERO; STREAMS_MAX],
             feedback_heard: Time::ZERO,
             recorder: None,
+            learned: vec![],
+            learned_published: Time::ZERO,
         }
     }
 
     /// What arrives is noted there, if anywhere.
     pub fn recorded(self, recorder: Option<Arc<Recorder>>) -> Self {
         Self { recorder, ..self }
+    }
+
+    /// The models of its streams begin with what earlier ones have learned.
+    pub fn experienced(self, learned: Vec<LearnedSpec>) -> Self {
+        Self { learned, ..self }
+    }
+
+    /// Hands on what was learned of the streams that are there.
+    fn teach(&mut self) {
+        let endpoint = &mut self.endpoint;
+        self.learned.retain(|LearnedSpec { stream, state, .. }| {
+            match endpoint.predictor_mut(*stream) {
+                Some(engine) => {
+                    // It was tried before; what is wrong with it all the same is not learned.
+                    let _ = engine.model_mut().map(|model| model.restore(state));
+                    false
+                }
+                None => true,
+            }
+        });
     }
 
     /// Carries out what a command asks for. Memory for a stream is taken here, when its first key
@@ -171,6 +205,7 @@ impl PeerStage {
             Command::InstallReceiveKey(key) if key.peer == self.peer => {
                 let streams = key.streams.clamp(1, STREAMS_MAX as u8);
                 self.endpoint.expect_streams(streams);
+                self.teach();
             }
             Command::InstallSendKey(key) if key.peer == self.peer => {
                 let budget = self.hand.budget(key);
@@ -350,8 +385,13 @@ impl PeerStage {
     }
 
     /// Publishes the counters of its streams and of its path.
-    pub fn publish(&self, shared: &Shared, now: Time) {
+    pub fn publish(&mut self, shared: &Shared, now: Time) {
         let peer = &shared.peers[usize::from(self.peer)];
+        let is_last = shared.phase() == Phase::Stop;
+        let tells_learned = is_last || now.since(self.learned_published) >= LEARNED_PUBLISHED_EVERY;
+        if tells_learned {
+            self.learned_published = now;
+        }
         for (stream, buffer) in self.endpoint.received() {
             let Some(slot) = peer.streams_in.get(stream) else {
                 continue;
@@ -359,6 +399,12 @@ impl PeerStage {
             slot.counters
                 .store(&StreamIn::new(buffer, self.last_heard[stream]));
             slot.times.store(&ReceiverTimes(*buffer.histograms()));
+            if let Some(model) = buffer.predictor().model() {
+                slot.predictions.store(&Predictions::new(model));
+                if tells_learned {
+                    slot.learned.store(&Learned(model.save()));
+                }
+            }
         }
         let mut path = PathCounters::new(&self.endpoint, PATH, now);
         path.last_heard_ns = self.feedback_heard.as_nanos();

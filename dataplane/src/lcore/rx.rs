@@ -431,9 +431,9 @@ impl RxLcore {
         (counters, unit_counters, drops)
     }
 
-    fn publish(&self, now: Time) {
+    fn publish(&mut self, now: Time) {
         self.shared.lcores[self.index].rx.store(&self.rx);
-        for stage in self.peers.iter().flatten() {
+        for stage in self.peers.iter_mut().flatten() {
             stage.publish(&self.shared, now);
         }
     }

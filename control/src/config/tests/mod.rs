@@ -254,7 +254,7 @@ retention_mb = 16
 reassembly_memory_mb = 16
 queue_control = false
 checksum = false
-state_file = \"\"
+state_file = \"learned.state\"
 [stats]
 listen = \"unix:/run/shardgate.sock\"
 decisions_file = \"\"
@@ -269,6 +269,11 @@ record_file = \"arrivals.rec\"
     assert_eq!(
         recorded.and_then(Path::file_name),
         Some("arrivals.rec".as_ref())
+    );
+    let learned = settings.state_file.as_deref();
+    assert_eq!(
+        learned.and_then(Path::file_name),
+        Some("learned.state".as_ref())
     );
     let engine = &settings.engine;
     assert_eq!(engine.pipeline.lcores.as_deref(), Some(&[0, 1, 2, 3][..]));

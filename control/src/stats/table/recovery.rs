@@ -144,7 +144,7 @@ fn push_known(rows: &mut Rows, row: Vec<String>) {
     }
 }
 
-fn streams<'a>(peer: &'a Value, direction: &str) -> impl Iterator<Item = &'a Value> {
+pub(super) fn streams<'a>(peer: &'a Value, direction: &str) -> impl Iterator<Item = &'a Value> {
     let streams = peer.get(direction).and_then(Value::as_array);
     streams.into_iter().flatten()
 }

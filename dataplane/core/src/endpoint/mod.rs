@@ -337,6 +337,13 @@ impl<B: Buffer> Endpoint<B> {
         streams.filter_map(|(stream, buffer)| Some((stream, &**buffer.as_ref()?)))
     }
 
+    /// What says when holes of a stream received here are asked for, to give it what an earlier one
+    /// has learned.
+    pub fn predictor_mut(&mut self, stream: u8) -> Option<&mut Engine> {
+        let buffer = self.inbound.get_mut(usize::from(stream))?;
+        Some(buffer.as_mut()?.predictor_mut())
+    }
+
     /// What the aggregator has sent.
     pub fn sender_stats(&self) -> SenderStats {
         self.outbound.sender_stats()

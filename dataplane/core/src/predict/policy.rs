@@ -176,6 +176,14 @@ impl Engine {
             _ => None,
         }
     }
+
+    /// The model, if it is one, to give it what an earlier one has learned.
+    pub fn model_mut(&mut self) -> Option<&mut Model> {
+        match self {
+            Self::Model(model) => Some(model),
+            _ => None,
+        }
+    }
 }
 
 impl Predictor for Engine {

@@ -571,6 +571,11 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
         &self.predictor
     }
 
+    /// The same, to give it what an earlier one has learned.
+    pub fn predictor_mut(&mut self) -> &mut P {
+        &mut self.predictor
+    }
+
     /// Frames held out of order now.
     pub fn held(&self) -> usize {
         self.lanes.held()
