@@ -195,7 +195,8 @@ impl Path {
             reordering: seen,
             ..
         } = self;
-        log.report(report.largest, ranges.iter(), reordering, |what, how| {
+        let counts = (report.largest, report.received);
+        log.report(counts, ranges.iter(), reordering, |what, how| {
             match how {
                 News::Arrived => bytes += u64::from(what.bytes),
                 News::LateArrival => {

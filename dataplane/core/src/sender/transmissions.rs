@@ -4,8 +4,13 @@
 //! |---|---|---|
 //! | pending | it is numbered | a report has it, or it is overtaken |
 //! | arrived | a report has it | |
+//! | untold | it counts among what arrived, and the report that had it was lost | a late report has it |
 //! | lost | something sent long enough after it arrived | a late report has it after all |
 //! | not sent | it died inside the gateway | |
+//!
+//! Each arrival is told in a few reports, and all of those may be lost: where the other direction
+//! loses every second datagram, as the queue of a slow start does, or where a path is silent for a
+//! moment. What came is then known by its number only, from the count that each report has.
 
 use core::time::Duration;
 
@@ -32,6 +37,8 @@ pub(crate) enum Cause {
 enum State {
     Pending,
     Arrived,
+    /// One of those that arrived without being told of, or as many others did.
+    Untold,
     Lost,
     NotSent,
 }
@@ -70,6 +77,9 @@ pub(crate) struct Transmissions {
     settled: u64,
     /// One above the largest number that has arrived.
     reported: u64,
+    /// How many arrived, as the newest report has it; and how many of those no report has told.
+    received: u64,
+    untold: u64,
 }
 
 impl Transmissions {
@@ -86,6 +96,8 @@ impl Transmissions {
             next: 0,
             settled: 0,
             reported: 0,
+            received: 0,
+            untold: 0,
         }
     }
 
@@ -129,14 +141,14 @@ impl Transmissions {
         self.reported < self.next
     }
 
-    /// Takes a report: the largest number and the runs below it. `reordering` is how much earlier
-    /// than an arrival something must have been sent to count as lost.
+    /// Takes a report: the largest number, how many arrived in all, and the runs below the largest.
+    /// `reordering` is how much earlier than an arrival something must have been sent to count as lost.
     ///
     /// # Errors
     /// Nothing is taken of a report about what was never sent.
     pub(crate) fn report(
         &mut self,
-        largest: u64,
+        (largest, received): (u64, u64),
         ranges: impl Iterator<Item = Range>,
         reordering: Duration,
         mut news: impl FnMut(&Transmission, News),
@@ -144,6 +156,7 @@ impl Transmissions {
         if largest >= self.next {
             return Err(NeverSent);
         }
+        let mut told = 0;
         let mut end = largest + 1;
         for range in ranges {
             let Some(top) = end.checked_sub(u64::from(range.gap)) else {
@@ -153,31 +166,56 @@ impl Transmissions {
             // What is too old to be remembered is not worth a look.
             let oldest = self.next.saturating_sub(TRANSMISSIONS_MAX);
             for number in bottom.max(oldest)..top {
-                self.arrived(number, &mut news);
+                told += u64::from(self.arrived(number, &mut news));
             }
             end = bottom;
         }
-        self.arrived(largest, &mut news);
+        told += u64::from(self.arrived(largest, &mut news));
+        self.count(largest, received, told);
         self.reported = self.reported.max(largest + 1);
-        self.settle(reordering, &mut news);
+        self.settle(end, reordering, &mut news);
         Ok(())
     }
 
-    fn arrived(&mut self, number: u64, news: &mut impl FnMut(&Transmission, News)) {
+    /// Takes the count of what arrived, of which a report has told so many for the first time.
+    fn count(&mut self, largest: u64, received: u64, told: u64) {
+        let is_newest = largest >= self.reported;
+        if is_newest && received < self.received {
+            // The peer has begun to count anew.
+            self.received = received;
+            self.untold = 0;
+        }
+        let more = received.saturating_sub(self.received);
+        self.received = self.received.max(received);
+        // No more than there are numbers to arrive under.
+        self.untold = (self.untold + more)
+            .saturating_sub(told)
+            .min(TRANSMISSIONS_MAX);
+    }
+
+    /// Notes an arrival; true if nothing was told of it before.
+    fn arrived(&mut self, number: u64, news: &mut impl FnMut(&Transmission, News)) -> bool {
         let Some(slot) = self.slot(number) else {
-            return;
+            return false;
         };
         let what = match slot.state {
-            State::Pending => News::Arrived,
+            State::Pending | State::Untold => News::Arrived,
             State::Lost => News::LateArrival,
-            State::Arrived | State::NotSent => return,
+            State::Arrived | State::NotSent => return false,
         };
         slot.state = State::Arrived;
         news(slot, what);
+        true
     }
 
-    /// Decides about what lies below the largest number that has arrived, in order.
-    fn settle(&mut self, reordering: Duration, news: &mut impl FnMut(&Transmission, News)) {
+    /// Decides about what lies below the largest number that has arrived, in order. The report has
+    /// told everything from `told_from` on.
+    fn settle(
+        &mut self,
+        told_from: u64,
+        reordering: Duration,
+        news: &mut impl FnMut(&Transmission, News),
+    ) {
         let Some(newest) = self.reported.checked_sub(1) else {
             return;
         };
@@ -185,18 +223,24 @@ impl Transmissions {
             return;
         };
         while self.settled < self.reported {
+            let may_be_untold = self.settled < told_from && self.untold > 0;
             let Some(slot) = self.slot(self.settled) else {
                 self.settled += 1;
                 continue;
             };
             match slot.state {
                 State::Pending if slot.sent_at + reordering > overtaken_by => return,
+                State::Pending if may_be_untold => {
+                    slot.state = State::Untold;
+                    news(slot, News::SettledArrived);
+                    self.untold -= 1;
+                }
                 State::Pending => {
                     slot.state = State::Lost;
                     news(slot, News::SettledLost);
                 }
                 State::Arrived => news(slot, News::SettledArrived),
-                State::Lost | State::NotSent => {}
+                State::Untold | State::Lost | State::NotSent => {}
             }
             self.settled += 1;
         }
@@ -225,9 +269,17 @@ mod tests {
     }
 
     fn take(log: &mut Transmissions, largest: u64, ranges: &[(u16, u16)]) -> Vec<(u32, News)> {
+        take_of(log, (largest, 0), ranges)
+    }
+
+    fn take_of(
+        log: &mut Transmissions,
+        counts: (u64, u64),
+        ranges: &[(u16, u16)],
+    ) -> Vec<(u32, News)> {
         let mut all = vec![];
         let ranges = ranges.iter().map(|&(gap, len)| Range { gap, len });
-        let taken = log.report(largest, ranges, MS * 3, |t, news| all.push((t.seq.0, news)));
+        let taken = log.report(counts, ranges, MS * 3, |t, news| all.push((t.seq.0, news)));
         assert_eq!(taken, Ok(()));
         all
     }
@@ -254,6 +306,30 @@ mod tests {
     }
 
     #[test]
+    fn what_only_lost_reports_told_of_is_not_lost() {
+        use News::{Arrived, SettledArrived, SettledLost};
+        let settled = |news: &[(u32, News)], how| news.iter().filter(|one| one.1 == how).count();
+        let mut log = log(40);
+        take_of(&mut log, (4, 5), &[(0, 5)]);
+        // The reports on 5 to 20 are lost. All but two of those came, and 25 did not.
+        let news = take_of(&mut log, (29, 27), &[(0, 4), (1, 4)]);
+        assert_eq!(settled(&news, Arrived), 8);
+        assert_eq!(settled(&news, SettledArrived), 14 + 8);
+        assert_eq!(
+            settled(&news, SettledLost),
+            3,
+            "which two of the 16 is not known"
+        );
+        // A late report has some of them: they have been counted.
+        let news = take_of(&mut log, (12, 12), &[(0, 8)]);
+        assert_eq!(settled(&news, Arrived), 8);
+        assert_eq!(settled(&news, SettledArrived), 0);
+        // The peer begins to count anew: what it does not tell of is lost again.
+        let news = take_of(&mut log, (39, 2), &[(0, 1)]);
+        assert_eq!(settled(&news, SettledLost), 7);
+    }
+
+    #[test]
     fn what_never_left_is_neither_lost_nor_received() {
         let mut log = log(3);
         assert!(log.not_sent(0).is_some());
@@ -265,10 +341,10 @@ mod tests {
     #[test]
     fn a_report_from_the_future_is_refused() {
         let mut log = log(3);
-        let refused = log.report(3, core::iter::empty(), MS, |_, _| panic!("news"));
+        let refused = log.report((3, 0), core::iter::empty(), MS, |_, _| panic!("news"));
         assert_eq!(refused, Err(NeverSent));
         assert_eq!(
-            log.report(u64::MAX, core::iter::empty(), MS, |_, _| {}),
+            log.report((u64::MAX, 0), core::iter::empty(), MS, |_, _| {}),
             Err(NeverSent)
         );
     }
@@ -279,12 +355,14 @@ mod tests {
         #[test]
         fn any_reports_settle_each_number_once(
             reports in prop::collection::vec(
-                (0u64..300, prop::collection::vec((0u16..40, 0u16..40), 0..6)), 1..30),
+                ((0u64..300, any::<u64>()), prop::collection::vec((0u16..40, 0u16..40), 0..6)),
+                1..30,
+            ),
         ) {
             let mut log = log(300);
             let mut settled = vec![];
             let mut reported = std::collections::HashSet::new();
-            for (largest, ranges) in reports {
+            for ((largest, received), ranges) in reports {
                 let mut end = largest + 1;
                 reported.insert(largest as u32);
                 for &(gap, len) in &ranges {
@@ -294,7 +372,7 @@ mod tests {
                     end = bottom;
                 }
                 let ranges = ranges.iter().map(|&(gap, len)| Range { gap, len });
-                log.report(largest, ranges, MS * 3, |t, news| match news {
+                log.report((largest, received), ranges, MS * 3, |t, news| match news {
                     News::SettledArrived | News::SettledLost => settled.push(t.seq.0),
                     News::Arrived | News::LateArrival => assert!(reported.contains(&t.seq.0)),
                 }).unwrap();
