@@ -16,7 +16,7 @@ use shardgate_core::drop_reason::{DropReason, Drops};
 use shardgate_core::endpoint::{
     Egress, Endpoint, EndpointConfig, Outbox, RecoveryConfig, RepairMode,
 };
-use shardgate_core::predict::{HoldBounds, Policy, Rack};
+use shardgate_core::predict::{HoldBounds, Policy};
 use shardgate_core::receiver::{FrameSink, ReceiverConfig};
 use shardgate_core::seal::{Origin, Received, SealBudget, Unsealed};
 use shardgate_core::sender::{Close, SenderConfig};
@@ -117,8 +117,8 @@ pub struct Gateway<S> {
 }
 
 impl<S: FrameSink<Recycled>> Gateway<S> {
-    pub fn new(side: Side, sink: S) -> Self {
-        let mut endpoint = Endpoint::new(endpoint_config());
+    pub fn new(side: Side, policy: Policy, sink: S) -> Self {
+        let mut endpoint = Endpoint::new(endpoint_config(policy));
         endpoint.install_key(SealBudget::new(RECEIVER_INDEX, ORIGIN, 1, Time::ZERO), 128);
         endpoint.expect_streams(1);
         endpoint.set_path(0, Some(PAYLOAD_MAX));
@@ -209,7 +209,7 @@ impl<S: FrameSink<Recycled>> Gateway<S> {
     }
 }
 
-fn endpoint_config() -> EndpointConfig {
+fn endpoint_config(policy: Policy) -> EndpointConfig {
     EndpointConfig {
         stream: 0,
         endpoints: 1,
@@ -242,6 +242,6 @@ fn endpoint_config() -> EndpointConfig {
             passes_on: false,
             rebuilt_payload_max: PAYLOAD_MAX,
         },
-        policy: Policy::Rack(Rack::default()),
+        policy,
     }
 }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use shardgate_core::buffer::{Buffer, BufferPool};
 use shardgate_core::drop_reason::Drops;
 use shardgate_core::limits::REPLAY_WINDOW;
+use shardgate_core::predict::{Policy, Rack};
 use shardgate_core::receiver::{FrameSink, ReceiverStats};
 use shardgate_core::time::Time;
 
@@ -158,9 +159,10 @@ impl World {
             wrong: 0,
         };
         let each = bursts.div_ceil(ATTACKS.len() as u64);
+        let policy = Policy::Rack(Rack::default());
         Self {
-            peer: Gateway::new(Side::Here, ledger(0)),
-            victim: Gateway::new(Side::There, ledger(frames)),
+            peer: Gateway::new(Side::Here, policy, ledger(0)),
+            victim: Gateway::new(Side::There, policy, ledger(frames)),
             attacker: Attacker::new(Side::Here, 1),
             pool: Pool::new(BUFFERS, 9_200),
             now: Time::ZERO,
