@@ -204,6 +204,20 @@ class Gateway:
             raise LabError(f"gw-{self.side}: GET /stats answered {status}")
         return json.loads(body)
 
+    def crypto_threads(self):
+        """The threads of its crypto lcores, in the order of the lcores."""
+        names = {}
+        for task in pathlib.Path(f"/proc/{self.process.pid}/task").iterdir():
+            # EAL names a thread after its lcore.
+            found = re.fullmatch(r"\D*?(\d+)", task.joinpath("comm").read_text().strip())
+            if found:
+                names[int(found[1])] = int(task.name)
+        lcores = [lcore["id"] for lcore in self.stats()["lcores"] if lcore["kind"] == "crypto"]
+        missing = [lcore for lcore in lcores if lcore not in names]
+        if missing:
+            raise LabError(f"gw-{self.side}: no thread of lcore {missing[0]}")
+        return [names[lcore] for lcore in lcores]
+
     def resident_kib(self):
         for line in pathlib.Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):

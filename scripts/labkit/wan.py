@@ -112,7 +112,13 @@ MANGLED = Path(
 )
 # Reordered is 2.5 to 7.5 ms late, the emulator's default.
 REORDERED = LOSSY.but(reorder_percent=5)
-PATHS = {**MEASURED, "unlimited": UNLIMITED, "mangled": MANGLED, "reordered": REORDERED}
+PATHS = {
+    **MEASURED,
+    "unlimited": UNLIMITED,
+    "mangled": MANGLED,
+    "reordered": REORDERED,
+    "reordered_near": REORDERED.but(delay_ms=5),
+}
 
 
 class Bridge:
