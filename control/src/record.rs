@@ -121,7 +121,7 @@ impl<W: Write> RecordFile<W> {
 
 #[cfg(test)]
 mod tests {
-    use shardgate_sim::predict::trace::record::{Arrival, What};
+    use shardgate_sim::predict::trace::record::{Arrival, RECORD_LEN, What};
     use shardgate_sim::predict::trace::{Rows, Trace};
 
     use super::*;
@@ -163,6 +163,41 @@ mod tests {
         };
         let expected: Vec<_> = (0..150).map(arrival).collect();
         assert_eq!(arrivals, expected);
+    }
+
+    /// Counts what is written.
+    #[derive(Default)]
+    struct Counted(u64);
+
+    impl Write for &mut Counted {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len() as u64;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_record_has_a_bound() {
+        let recorder = Arc::new(Recorder::default());
+        let mut counted = Counted::default();
+        let mut file = RecordFile::new(&mut counted, Arc::clone(&recorder)).unwrap();
+        for number in (0..RECORDS_MAX as u32 + 20_000).step_by(1_000) {
+            (0..1_000).for_each(|step| recorder.note(arrival((number + step) % 1_000)));
+            file.write_some();
+        }
+        let expected = RecordStatus {
+            state: RecordState::Complete,
+            recorded: RECORDS_MAX,
+            dropped: 0,
+        };
+        assert_eq!(file.status(), expected);
+        drop(file);
+        let bytes = MAGIC.len() as u64 + RECORDS_MAX * RECORD_LEN as u64;
+        assert_eq!(counted.0, bytes);
     }
 
     /// A disk that is full after so many bytes.

@@ -281,6 +281,45 @@ fn check_prints_the_topology_and_touches_nothing() {
 }
 
 #[test]
+fn check_says_what_becomes_of_a_state_file_and_leaves_it_alone() {
+    let folder = Folder::new();
+    let good = good(&folder);
+    let checked = |predictor: &str| {
+        let tunnel =
+            format!("[tunnel]\npredictor = \"{predictor}\"\nstate_file = \"learned.state\"\n");
+        let file = folder.write("gw-a.toml", &format!("{good}{tunnel}"));
+        let output = shardgate(&["run", "--config", text(&file), "--check"]);
+        assert!(output.status.success(), "{output:?}");
+        stdout(&output).to_owned()
+    };
+    let line = |report: &str, begins: &str| -> Option<String> {
+        let mut lines = report.lines();
+        lines
+            .find(|line| line.starts_with(begins))
+            .map(str::to_owned)
+    };
+    let fresh = checked("model");
+    assert_says(
+        &line(&fresh, "state ").unwrap(),
+        &["learned.state", "nothing learned yet"],
+    );
+    assert_eq!(line(&fresh, "note "), None);
+    assert!(!folder.path("learned.state").exists());
+    let unused = checked("rack");
+    assert_eq!(line(&unused, "state "), None);
+    assert_says(
+        &line(&unused, "note ").unwrap(),
+        &["tunnel.state_file", "not used", "\"model\""],
+    );
+    let damaged = folder.write("learned.state", "shardgate-state\u{1}?");
+    assert_says(
+        &line(&checked("model"), "note ").unwrap(),
+        &["tunnel.state_file", "is damaged", "cold", ".refused"],
+    );
+    assert!(damaged.exists(), "a check changes nothing");
+}
+
+#[test]
 fn a_wrong_configuration_exits_with_2_and_names_file_line_key_and_remedy() {
     let folder = Folder::new();
     let good = good(&folder);
