@@ -103,6 +103,20 @@ fn table(profiles: impl Iterator<Item = (String, Profile)>) -> String {
     table
 }
 
+/// Whatever the seed: one that takes jitter for a queue shows in some of them only.
+#[test]
+fn a_path_that_jitters_and_loses_is_used() {
+    let single = file().single.into_iter().find(|one| one.name == "dsl_lossy");
+    let paths = [single.expect("the profile").path];
+    for seed in 1..=4 {
+        let gateways = |seed| evaluate::sharded_gateways(&paths, seed);
+        let outcome = evaluate::run(&paths, &gateways, seed, options(2_000, 5_000), &mut |_| {})
+            .expect("a valid profile");
+        let goodput = outcome.goodput_mbit_per_s;
+        assert!(goodput > 24.0, "{goodput} of 40 Mbit/s, seed {seed}");
+    }
+}
+
 #[test]
 fn single_paths_give_what_they_gave() {
     let singles = file().single.into_iter();

@@ -161,6 +161,7 @@ fn the_profiles_of_the_project_load() {
             "burst_1",
             "loss_5",
             "jitter_loss",
+            "dsl_lossy",
             "far",
             "satellite",
             "fast_metro"

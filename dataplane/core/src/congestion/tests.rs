@@ -272,6 +272,43 @@ fn jitter_and_losses_without_a_queue_are_never_signalled() {
     assert_eq!(open_loop(12_000, &mut sparse, 1, 1), 0);
 }
 
+/// Normally distributed delays: the base is the least of thousands and lies far below the least of
+/// a report, the farther the fewer packets it is about.
+#[test]
+fn normal_jitter_is_no_queue_and_nobody_elses_whatever_is_sent() {
+    let mut state = 11u64;
+    let mut normal = || {
+        // The sum of twelve uniform ones (Irwin-Hall), in deviations of 3 ms around 30 ms.
+        let sum: f64 = (0..12)
+            .map(|_| {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                (state >> 40) as f64 / f64::from(1 << 24)
+            })
+            .sum();
+        (30_000.0 + 3_000.0 * (sum - 6.0)) as u32
+    };
+    for seconds in [1u64, 5, 20] {
+        let (mut control, mut queue) = (QueueControl::new(), QueueDelay::new());
+        let mut signals = 0;
+        for n in 0..12_000u64 {
+            let now = Time::ZERO + MS(10 * n);
+            // Much is sent for some time, then little, and so on.
+            let packets = if n / (100 * seconds) % 2 == 0 { 33 } else { 2 };
+            let delays: Vec<u32> = (0..packets).map(|_| normal()).collect();
+            let mean = delays.iter().sum::<u32>() / packets;
+            queue.sample(*delays.iter().min().unwrap(), mean, now);
+            control.on_path_loss(now, u32::from(n % 3 == 0));
+            control.on_delay(now, &queue, Some(MS(60)));
+            signals += (0..packets).filter(|_| control.take_signal(now)).count();
+            assert!(!control.is_competing(), "at {now:?}");
+        }
+        // A flow that is signalled every ten seconds does not notice.
+        assert!(signals <= 12, "{signals} signals, {seconds} s each");
+    }
+}
+
 #[test]
 fn a_standing_queue_is_signalled_and_a_passing_one_is_not() {
     let burst = |n: u64| {
