@@ -69,7 +69,7 @@ pub struct StatsArgs {
     /// Look again every second, and show rates.
     #[arg(long)]
     pub watch: bool,
-    /// Address of the endpoint: 127.0.0.1:9460, http://127.0.0.1:9460 or unix:/path.
+    /// Address of the endpoint: 127.0.0.1:9460, http://localhost:9460 or unix:/path.
     #[arg(
         long,
         visible_alias = "listen",

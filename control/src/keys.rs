@@ -107,13 +107,19 @@ pub fn read_secret(path: &Path) -> Result<Zeroizing<[u8; 32]>, KeyError> {
         reason: plain(&error),
         remedy,
     };
-    let file = File::open(path).map_err(|error| {
+    let cannot_open = |error: std::io::Error| {
         let remedy = match error.kind() {
             ErrorKind::PermissionDenied => "run as the file's owner or as root",
             _ => "make one with shardgate keygen --out, or correct the name",
         };
         open_error(error, remedy)
-    })?;
+    };
+    // Before it is opened: a pipe would be waited for.
+    let is_file = std::fs::metadata(path).map_err(cannot_open)?.is_file();
+    if !is_file {
+        return Err(KeyError::NotAFile { path: name() });
+    }
+    let file = File::open(path).map_err(cannot_open)?;
     let metadata = file
         .metadata()
         .map_err(|error| open_error(error, "check the file"))?;

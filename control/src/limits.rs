@@ -132,6 +132,9 @@ pub const RECORDS_PER_TURN: usize = 4_096;
 /// How often what the models have learned is saved: a crash costs no more than that.
 pub const STATE_SAVE_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Addresses of one name that `shardgate stats` tries: `localhost` has two.
+pub const STATS_ADDRESSES_MAX: usize = 4;
+
 /// Bytes of an answer that `shardgate stats` reads.
 pub const STATS_ANSWER_BYTES_MAX: usize = 64 << 20;
 

@@ -460,6 +460,29 @@ fn without_rights(args: &[&str]) -> Output {
 }
 
 #[test]
+fn a_folder_that_takes_no_file_is_told_by_the_check() {
+    let folder = Folder::new();
+    let closed = folder.path("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o500)).unwrap();
+    for (section, status) in [
+        ("[stats]\nrecord_file", Some(2)),
+        ("[tunnel]\npredictor = \"model\"\nstate_file", Some(0)),
+    ] {
+        let config = format!("{}{section} = \"closed/x\"\n", good(&folder));
+        let file = folder.write("gw-a.toml", &config);
+        let check = without_rights(&["run", "--config", text(&file), "--check"]);
+        assert_eq!(check.status.code(), status, "{check:?}");
+        let said = [check.stdout, check.stderr].concat();
+        let parts = ["closed/x: permission denied", "in a folder that can be"];
+        assert_says(&String::from_utf8(said).unwrap(), &parts);
+        for key in ["gw-a.key", "gw-b.key"] {
+            fs::remove_file(folder.path(key)).unwrap();
+        }
+    }
+}
+
+#[test]
 fn a_device_of_the_kernel_needs_rights() {
     let folder = Folder::new();
     let tap = good(&folder).replace("net_ring1", "net_tap0");
@@ -558,13 +581,67 @@ fn stats_print_one_document_or_a_table() {
         "gw-a  shardgate 1  up 3 s\n\ndrops    count  per s\nno_path      2      -\n"
     );
 
+    // By name, whichever of its addresses answers.
+    let port = serve(ANSWER).split_once(':').unwrap().1.to_owned();
+    let named = shardgate(&["stats", "--url", &format!("http://localhost:{port}")]);
+    assert_eq!(stdout(&named), stdout(&table));
+
     let line = error(&shardgate(&["stats", "--url", &serve("SSH-2.0-x\r\n")]), 1);
     assert_says(&line, &["not a stats endpoint"]);
     let line = error(
         &shardgate(&["stats", "--url", &serve("HTTP/1.1 503 X\r\n\r\nstarting\n")]),
         1,
     );
-    assert_says(&line, &["503", "starting"]);
+    assert_says(&line, &["503", "starting", "once more"]);
+}
+
+#[test]
+fn what_is_no_stats_document_is_not_shown_as_one() {
+    for (body, parts) in [
+        ("hello", &["no stats document", "stats.listen"][..]),
+        ("{}", &["no stats document", "stats.listen"]),
+        ("[]", &["no stats document"]),
+        ("{\"schema_version\":\"1\"}", &["no stats document"]),
+    ] {
+        for json in [&["--json"][..], &[]] {
+            let answer = format!("HTTP/1.1 200 OK\r\n\r\n{body}");
+            let address = serve(answer.leak());
+            let args = [&["stats", "--url", &address][..], json].concat();
+            let line = error(&shardgate(&args), 1);
+            assert_says(&line, parts);
+            assert_says(&line, &[&address]);
+        }
+    }
+    // Of another version the document is good, but not for this table.
+    const NEWER: &str = "HTTP/1.1 200 OK\r\n\r\n{\"schema_version\":2}";
+    let json = shardgate(&["stats", "--json", "--url", &serve(NEWER)]);
+    assert_eq!(stdout(&json), "{\"schema_version\":2}\n");
+    let line = error(&shardgate(&["stats", "--url", &serve(NEWER)]), 1);
+    assert_says(&line, &["schema_version 2", "--json"]);
+
+    let page = format!("HTTP/1.1 404 X\r\n\r\n<html>\n{}", "x".repeat(1000));
+    let line = error(&shardgate(&["stats", "--url", &serve(page.leak())]), 1);
+    assert_says(&line, &["404", "<html>", "another program", "stats.listen"]);
+    assert!(line.len() < 250, "{line}");
+}
+
+#[test]
+fn a_name_that_nobody_has_is_not_waited_for() {
+    let line = error(
+        &shardgate(&["stats", "--url", "no-such-host.invalid:9460"]),
+        1,
+    );
+    assert_says(&line, &["no-such-host.invalid:9460", "127.0.0.1:9460"]);
+    for url in [
+        "localhost",
+        "localhost:0",
+        "localhost:x",
+        ":9460",
+        "a b:9460",
+    ] {
+        let line = error(&shardgate(&["stats", "--url", url]), 2);
+        assert_says(&line, &["--url", url, "127.0.0.1:9460"]);
+    }
 }
 
 #[test]

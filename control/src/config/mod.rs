@@ -127,6 +127,13 @@ pub fn read(path: &Path) -> Result<Source, ConfigError> {
             keys::plain(&problem)
         ))
     };
+    // Before it is opened: a pipe would be waited for. Of a folder the system says so.
+    let kind = std::fs::metadata(path).map_err(io_error)?;
+    if !kind.is_file() && !kind.is_dir() {
+        return Err(error(
+            "is not a regular file: name a configuration file".into(),
+        ));
+    }
     let file = std::fs::File::open(path).map_err(io_error)?;
     let mut bytes = Vec::new();
     file.take(limits::CONFIG_BYTES_MAX + 1)

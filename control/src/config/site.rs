@@ -1,7 +1,11 @@
 //! What a configuration asks of the machine that it is to run on. It is judged last, so that
 //! everything a file says by itself can be checked on another machine.
 
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use shardgate_dataplane::config::PortSpec;
 
@@ -9,6 +13,7 @@ use super::device;
 use super::machine::Machine;
 use super::source::{ConfigError, Source};
 use super::{Settings, WanSettings};
+use crate::keys;
 
 /// Bits of capabilities(7).
 const CAP_NET_ADMIN: u64 = 1 << 12;
@@ -54,7 +59,77 @@ pub fn check(
     for wan in &settings.wans {
         check_address(source, wan, machine)?;
     }
+    check_written(source, settings, &mut notes)?;
     Ok(notes)
+}
+
+/// Looks whether the files that a gateway writes can be written, and writes none of them.
+fn check_written(
+    source: &Source,
+    settings: &Settings,
+    notes: &mut Notes,
+) -> Result<(), ConfigError> {
+    if let Some(path) = &settings.record_file {
+        writable(path).map_err(|message| source.error("stats.record_file", message))?;
+    }
+    // A new one is put in the old one's place, so all depends on the folder. It stops no gateway.
+    if let Some(path) = &settings.state_file
+        && let Err(message) = folder_takes_files(path)
+    {
+        notes
+            .warnings
+            .push(source.error("tunnel.state_file", message));
+    }
+    Ok(())
+}
+
+/// Whether a file can be written anew: one that is there, or one that is not there yet.
+fn writable(path: &Path) -> Result<(), String> {
+    let shown = path.display();
+    match std::fs::metadata(path) {
+        Ok(kind) if kind.is_dir() => Err(format!("{shown} is a folder: name a file in it")),
+        // A pipe would be waited for, a device takes it all or nothing.
+        Ok(kind) if !kind.is_file() => Err(format!(
+            "{shown} is not a regular file: name one, or a new one"
+        )),
+        // Opened, and left as it is.
+        Ok(_) => match OpenOptions::new().append(true).open(path) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!(
+                "{shown}: {}: name a file that can be written",
+                keys::plain(&error)
+            )),
+        },
+        Err(_) => folder_takes_files(path),
+    }
+}
+
+/// Whether a new file can be made where `path` would be. It is tried with one that has no name, and
+/// so leaves nothing behind.
+fn folder_takes_files(path: &Path) -> Result<(), String> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let tried = OpenOptions::new()
+        .write(true)
+        .mode(0o600)
+        .custom_flags(libc::O_TMPFILE)
+        .open(folder);
+    let Err(error) = tried else { return Ok(()) };
+    let remedy = match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => "make its folder",
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "name a file in a folder that can be written"
+        }
+        // Not every file system has files without a name (open(2)); a start will tell.
+        _ => return Ok(()),
+    };
+    Err(format!(
+        "{}: {}: {remedy}",
+        path.display(),
+        keys::plain(&error)
+    ))
 }
 
 fn check_address(source: &Source, wan: &WanSettings, machine: &Machine) -> Result<(), ConfigError> {

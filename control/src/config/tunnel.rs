@@ -21,10 +21,12 @@ const REASSEMBLY_MEMORY_MB_DEFAULT: i64 = 64;
 const REASSEMBLY_MEMORY_MB_MAX: i64 = 4096;
 const FLOWS_MAX: i64 = 16;
 const OVERHEAD_LIMIT_DEFAULT: f64 = 0.25;
-/// Two rounds of asking on a satellite path at 50 Mbit/s take 9 MiB, on a metro path at 1 Gbit/s
-/// less; memory that is never written to costs nothing.
 /// Repair shards that cover each source shard where only their rate is given.
 const REPAIR_WINDOWS: u64 = 4;
+/// How much less than a fixed plan's share its limit may be: one was rounded, as 0.33 for 1/3.
+const LIMIT_ROUNDED: f64 = 0.95;
+/// Two rounds of asking on a satellite path at 50 Mbit/s take 9 MiB, on a metro path at 1 Gbit/s
+/// less; memory that is never written to costs nothing.
 const RETENTION_MB_AUTO: i64 = 32;
 const RETENTION_MB_MAX: i64 = 4096;
 
@@ -41,6 +43,8 @@ pub fn check(source: &Source, file: &File) -> Result<TunnelSpec, ConfigError> {
         let message = "false only with repair = \"off\": it guards what repair rebuilds";
         return Err(source.error("tunnel.checksum", message));
     }
+    let overhead_limit = overhead_limit(source, tunnel)?;
+    let repair = repair(source, tunnel, overhead_limit)?;
     let hold_ms_max = i64::try_from(HOLD_MAX.as_millis()).unwrap_or(i64::MAX);
     let whole = |key: &str, value: Option<&Value>, range, auto, default| {
         Ok(number(source, key, value, range, auto)?.unwrap_or(default) as u64)
@@ -73,8 +77,8 @@ pub fn check(source: &Source, file: &File) -> Result<TunnelSpec, ConfigError> {
         )?
         .map(|ms| Duration::from_millis(ms as u64)),
         retransmit: tunnel.retransmit.unwrap_or(true),
-        repair: repair(source, tunnel)?,
-        overhead_limit: overhead_limit(source, tunnel)?,
+        repair,
+        overhead_limit,
         retention_bytes: whole(
             "tunnel.retention_mb",
             tunnel.retention_mb.as_ref(),
@@ -119,7 +123,7 @@ fn whole_number(digits: &str) -> Option<u64> {
 }
 
 /// One repair shard for every so many source shards, and how many it covers.
-fn repair(source: &Source, tunnel: &Tunnel) -> Result<RepairMode, ConfigError> {
+fn repair(source: &Source, tunnel: &Tunnel, limit: f64) -> Result<RepairMode, ConfigError> {
     const KEY: &str = "tunnel.repair";
     let text = match tunnel.repair.as_deref() {
         None | Some("auto") => return Ok(RepairMode::Auto),
@@ -140,17 +144,32 @@ fn repair(source: &Source, tunnel: &Tunnel) -> Result<RepairMode, ConfigError> {
         let fits = (1..=WINDOW_MAX as u64).contains(&every)
             && (every..=WINDOW_MAX as u64).contains(&window)
             && window / every <= OPEN_MAX as u64;
-        fits.then_some(RepairMode::Fixed {
-            every: every as u8,
-            window: window as u8,
-        })
+        fits.then_some((every as u8, window as u8))
     });
-    fixed.ok_or_else(|| {
+    let Some((every, window)) = fixed else {
         let message = format!(
-            "{text:?} does not fit: write \"auto\", \"off\", or \"1/S@W\" for a repair shard every S shards over W of them, 1 <= S <= W <= {WINDOW_MAX} and W at most {OPEN_MAX} S"
+            "{text:?} does not fit: write \"auto\", \"off\", \"1/S\" for a repair shard every S shards, or \"1/S@W\" for one over the last W of them, 1 <= S <= W <= {WINDOW_MAX} and W at most {OPEN_MAX} S"
         );
-        source.error(KEY, message)
-    })
+        return Err(source.error(KEY, message));
+    };
+    if limit * f64::from(every) < LIMIT_ROUNDED {
+        return Err(source.error(KEY, unaffordable(text, every, limit)));
+    }
+    Ok(RepairMode::Fixed { every, window })
+}
+
+/// What is said about a plan that the budget would refuse at run time, and what fits instead.
+fn unaffordable(text: &str, every: u8, limit: f64) -> String {
+    let affordable = (1..=WINDOW_MAX as u8).find(|every| limit * f64::from(*every) >= 1.0);
+    let instead = affordable.map_or("\"off\"".into(), |every| format!("\"1/{every}\""));
+    let share = 1.0 / f64::from(every);
+    format!(
+        "{text:?} adds {:.1} % to what is sent, and overhead_limit = {limit} refuses what is beyond {:.1} %: \
+         write {instead}, \"auto\", or overhead_limit = {}",
+        100.0 * share,
+        100.0 * limit,
+        (100.0 * share).ceil() / 100.0
+    )
 }
 
 fn overhead_limit(source: &Source, tunnel: &Tunnel) -> Result<f64, ConfigError> {

@@ -3,11 +3,13 @@
 //! A file is TOML with two lists: `[[single]]` with `name` and `path`, and `[[pair]]` with `name`,
 //! `a`, `b` and optionally the published goodputs to compare with. Unknown keys are errors.
 
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::Deserialize;
 
+use crate::files::{self, Pipes};
 use crate::path::{InvalidProfile, PathProfile};
 
 /// Largest profile file, bytes: a thousand profiles. A file beyond is not a profile file.
@@ -103,13 +105,13 @@ pub enum ProfileError {
         name: String,
     },
     /// No profile of that name.
-    #[error("{file}: no profile `{name}`; there are: {known}", file = file.display())]
+    #[error("{file}: no profile `{name}`; {there}", file = file.display(), there = there_are(known))]
     Unknown {
         /// The file.
         file: PathBuf,
         /// The name asked for.
         name: String,
-        /// The names there are, separated by commas.
+        /// The names there are, separated by commas; empty if there are none.
         known: String,
     },
     /// A pair where one path is needed.
@@ -120,6 +122,13 @@ pub enum ProfileError {
         /// The pair.
         name: String,
     },
+}
+
+fn there_are(known: &str) -> String {
+    if known.is_empty() {
+        return "there are none in it: name a file that has [[single]] or [[pair]]".into();
+    }
+    format!("there are: {known}")
 }
 
 fn named(key: &Option<String>) -> String {
@@ -190,16 +199,7 @@ impl ProfileFile {
     ///
     /// If it cannot be read, is not of the documented shape, or holds a bad value.
     pub fn load(file: &Path) -> Result<Self, ProfileError> {
-        let read = || {
-            let len = std::fs::metadata(file)?.len();
-            if len > FILE_LEN_MAX {
-                return Err(std::io::Error::other(format!(
-                    "{len} bytes, more than the {FILE_LEN_MAX} of a profile file"
-                )));
-            }
-            std::fs::read_to_string(file)
-        };
-        let text = read().map_err(|error| ProfileError::Read {
+        let text = read(file).map_err(|error| ProfileError::Read {
             file: file.into(),
             error,
         })?;
@@ -278,6 +278,21 @@ impl ProfileFile {
             .collect();
         Err(known.join(", "))
     }
+}
+
+/// The text of a profile file, never more than [`FILE_LEN_MAX`] of it, whatever its length is said
+/// to be.
+fn read(file: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    files::open(file, Pipes::Refused)?
+        .take(FILE_LEN_MAX + 1)
+        .read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_LEN_MAX {
+        return Err(io::Error::other(format!(
+            "it is longer than the {FILE_LEN_MAX} bytes of a profile file"
+        )));
+    }
+    Ok(text)
 }
 
 /// The key of a `key = ` that ends `text`, if it ends so.

@@ -120,6 +120,33 @@ fn a_reference_picks_a_path() {
 }
 
 #[test]
+fn what_has_no_end_is_not_read_to_it() {
+    let message = |file: &Path| {
+        let error = ProfileFile::load(file).expect_err("no profile file");
+        error.to_string()
+    };
+    for (device, says) in [
+        ("/dev/zero", "not a regular file; give a readable"),
+        ("/dev/null", "not a regular file"),
+        ("/", "a folder"),
+    ] {
+        let message = message(Path::new(device));
+        assert!(message.contains(says), "{message}");
+    }
+    let long = std::env::temp_dir().join(format!("shardgate-long-{}", std::process::id()));
+    std::fs::write(&long, vec![b'#'; (1 << 20) + 1]).expect("a file");
+    assert!(message(&long).contains("longer than the 1048576 bytes"));
+    std::fs::write(&long, "").expect("an empty file");
+    let reference = ProfileRef {
+        file: long.clone(),
+        name: "x".into(),
+    };
+    let none = reference.load().expect_err("nothing in it").to_string();
+    assert!(none.ends_with("there are none in it: name a file that has [[single]] or [[pair]]"));
+    std::fs::remove_file(&long).expect("removed");
+}
+
+#[test]
 fn errors_name_file_line_and_key() {
     let unknown = message("[[single]]\nname = \"x\"\npath = { delay = 20 }\n");
     assert!(

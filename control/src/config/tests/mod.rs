@@ -328,7 +328,7 @@ fn the_defaults_of_the_finished_gateway_are_accepted() {
 fn repair_is_a_rate_and_a_window() {
     let folder = Folder::new();
     let repair = |text: &str| {
-        let tunnel = format!("[tunnel]\nrepair = \"{text}\"\n");
+        let tunnel = format!("[tunnel]\nrepair = \"{text}\"\noverhead_limit = 1\n");
         let settings = folder.check(&(folder.good() + &tunnel));
         settings.map(|settings| settings.engine.tunnel.repair)
     };
@@ -343,6 +343,73 @@ fn repair_is_a_rate_and_a_window() {
     ] {
         let error = repair(wrong).expect_err(wrong).to_string();
         assert!(error.contains("1/S@W"), "{error}");
+    }
+}
+
+#[test]
+fn a_plan_of_repair_fits_the_limit_or_is_refused() {
+    let folder = Folder::new();
+    let is_accepted = |every: u32, limit: &str| {
+        let tunnel = format!("[tunnel]\nrepair = \"1/{every}\"\noverhead_limit = {limit}\n");
+        folder.check(&(folder.good() + &tunnel)).is_ok()
+    };
+    for (every, limit) in [(4, "0.25"), (1, "1"), (3, "0.33"), (2, "0.5"), (7, "0.14")] {
+        assert!(is_accepted(every, limit), "1/{every} of {limit}");
+    }
+    for (every, limit) in [(3, "0.25"), (1, "0.9"), (2, "0.4"), (192, "0"), (3, "0.3")] {
+        assert!(!is_accepted(every, limit), "1/{every} of {limit}");
+    }
+    // What is advised is accepted.
+    for every in 1..=192 {
+        let tunnel = format!("[tunnel]\nrepair = \"1/{every}\"\noverhead_limit = 0\n");
+        let error = folder.added(&tunnel);
+        let limit = error.split("or overhead_limit = ").nth(1).unwrap();
+        assert!(is_accepted(every, limit), "{error}");
+    }
+    // Repair by measured loss takes what it gets.
+    folder
+        .check(&(folder.good() + "[tunnel]\noverhead_limit = 0\n"))
+        .unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn files_to_be_written_have_a_place() {
+    let folder = Folder::new();
+    let at = |key: &str, path: &str| {
+        let (section, key) = key.split_once('.').unwrap();
+        format!("{}[{section}]\n{key} = \"{path}\"\n", folder.good())
+    };
+    let record = "stats.record_file";
+    std::fs::write(folder.path.join("old.rec"), "old").unwrap();
+    for path in ["new.rec", "old.rec"] {
+        assert!(folder.check(&at(record, path)).is_ok(), "{path}");
+        assert!(folder.check(&at("tunnel.state_file", path)).is_ok());
+    }
+    let old = std::fs::read(folder.path.join("old.rec")).unwrap();
+    assert_eq!(old, b"old", "looking at it changes nothing");
+    assert!(!folder.path.join("new.rec").exists());
+    // Nothing about the state stops a gateway, it is only noted; and what is there is looked at
+    // when it is read.
+    for (path, notes) in [("no/such.state", 1), ("new.state", 0), ("old.rec", 0)] {
+        let notes_ = folder.notes(&at("tunnel.state_file", path), &machine());
+        assert_eq!(notes_.warnings.len(), notes, "{path}");
+    }
+}
+
+#[test]
+fn what_is_no_file_is_no_configuration() {
+    let folder = Folder::new();
+    let pipe = folder.path.join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    for path in [&pipe, Path::new("/dev/zero")] {
+        let Err(error) = read(path) else {
+            panic!("{} is read", path.display())
+        };
+        assert!(error.message.contains("not a regular file: name"));
+        let key = format!("private_key_file = \"{}\"", path.display());
+        let error = folder.replaced("name = \"gw-a\"", &key);
+        assert!(error.contains("not a regular file"), "{error}");
     }
 }
 

@@ -7,6 +7,10 @@ use serde_json::Value;
 
 use super::{Rows, View, count, field, sum};
 
+/// Older figures of a path say nothing of it as it is. Paths are probed once a second, a round trip
+/// may take most of another, and a peer that says nothing for so long is `silent` as well.
+const CURRENT_NS: u64 = 3_000_000_000;
+
 /// Causes of bytes beside the first transmissions: title, and the counter of a sent stream.
 const CAUSES: [(&str, &str); 4] = [
     ("repeats %", "repeat_bytes"),
@@ -50,9 +54,11 @@ impl View<'_> {
         for (at, peer) in self.elements("/peers") {
             let out = format!("/peers/{at}/streams_out");
             let get = |name: &str| peer.get("path")?.get(name)?.as_u64();
-            let known = |name: &str| get(name).filter(|value| *value > 0);
+            let is_current = self.is_current(peer);
+            let known = |name: &str| get(name).filter(|value| *value > 0 && is_current);
             // Of the queue and of losses only reports tell; with them, zero is a figure.
-            let is_reported = sum(self.now, &out, "reports").is_some_and(|reports| reports > 0);
+            let is_reported =
+                is_current && sum(self.now, &out, "reports").is_some_and(|reports| reports > 0);
             let reported = |name: &str| get(name).filter(|_| is_reported);
             let competing = get("competing").filter(|_| is_reported);
             let row = vec![
@@ -72,6 +78,19 @@ impl View<'_> {
             push_known(&mut rows, row);
         }
         rows
+    }
+
+    /// Whether what is known of the path was measured lately. A document that does not tell is
+    /// believed.
+    fn is_current(&self, peer: &Value) -> bool {
+        let get = |name: &str| peer.get("path")?.get(name)?.as_u64();
+        let heard = || {
+            let heard = get("last_heard_ns").filter(|at| *at > 0)?;
+            let now = self.now.get("time_ns")?.as_u64()?;
+            Some(now.saturating_sub(heard))
+        };
+        let ages = [get("rtt_age_ns"), heard()];
+        ages.into_iter().flatten().all(|age| age <= CURRENT_NS)
     }
 
     /// What is sent beside the first transmissions, as a share of their bytes: since the document
@@ -253,6 +272,29 @@ gw-b            300             3          6        270        21         15    
         for (now, before) in [(&before, &now), (&now, &now)] {
             let line = line(now, before).unwrap_or_default();
             assert_eq!(line.matches(" -").count(), 5, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_was_measured_long_ago_is_not_known_any_more() {
+        let row = |rtt_age_ms: u64, heard_ago_ms: u64| {
+            let mut document = document(500_000, 20_000, (20, 80));
+            document["time_ns"] = 90_000_000_000_u64.into();
+            let path = &mut document["peers"][0]["path"];
+            path["rtt_age_ns"] = (rtt_age_ms * 1_000_000).into();
+            path["last_heard_ns"] = (90_000_000_000 - heard_ago_ms * 1_000_000).into();
+            let text = table(&document, None);
+            let row = blocks(&text, &TITLES[..1]).lines().nth(1)?.to_owned();
+            Some(row.split_whitespace().collect::<Vec<_>>().join(" "))
+        };
+        // An idle path is probed once a second.
+        for (rtt_age_ms, heard_ago_ms) in [(0, 0), (1_900, 1_900)] {
+            let row = row(rtt_age_ms, heard_ago_ms).unwrap();
+            assert_eq!(row, "gw-b 41.23 40.00 0.00 1.05 2.94 200.00 8 2 no");
+        }
+        for (rtt_age_ms, heard_ago_ms) in [(3_100, 3_100), (30_000, 0), (0, 30_000)] {
+            let row = row(rtt_age_ms, heard_ago_ms).unwrap();
+            assert_eq!(row, "gw-b - - - - - - 8 2 -");
         }
     }
 

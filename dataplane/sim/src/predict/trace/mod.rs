@@ -15,7 +15,6 @@ mod channels;
 pub mod record;
 mod rows;
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
@@ -23,6 +22,7 @@ use flate2::read::MultiGzDecoder;
 
 use self::record::Arrival;
 use super::channel::Channel;
+use crate::files::{self, Pipes};
 
 /// Most bytes of a trace, decompressed: an hour of the longest format.
 const BYTES_MAX: u64 = 256 << 20;
@@ -114,11 +114,7 @@ impl Trace {
             file: file.clone(),
             error,
         };
-        let opened = File::open(path).map_err(open)?;
-        let kind = opened.metadata().map_err(open)?;
-        if kind.is_dir() {
-            return Err(open(io::Error::other("it is a folder")));
-        }
+        let opened = files::open(path, Pipes::Open).map_err(open)?;
         Self::read(&file, opened)
     }
 
