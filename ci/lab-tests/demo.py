@@ -39,6 +39,30 @@ class Demo(unittest.TestCase):
         self.assertIn("bytes from 10.80.0.2", answer.stdout)
         run(ROOT / "scripts/lab", "down", "sgkept")
 
+    def test_wrong_arguments_are_told_before_anything_is_built(self):
+        # Where cargo would be, something that fails.
+        builds = ("env", "CARGO=false", "SHARDGATE=")
+        for options, says in (
+            (("--seconds", "0"), "argument --seconds"),
+            (("--frobnicate",), "unrecognized arguments: --frobnicate"),
+        ):
+            done = run(*builds, DEMO, *options, check=False)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn(says, done.stderr.splitlines()[-1])
+        # Who names a program by $SHARDGATE wants no other.
+        named = (*builds, "SHARDGATE=/nowhere/shardgate")
+        done = run(*named, DEMO, *SHORT, "--no-hugepages", check=False)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn("/nowhere/shardgate is missing", done.stderr)
+        self.assertNotIn("building", done.stderr)
+
+    def test_settings_that_are_refused_are_told_before_anything_is_measured(self):
+        command = self.command("--no-hugepages", "--set", "tunnel.repair=nope")
+        done = run(*command, check=False)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn('tunnel.repair: "nope" does not fit', done.stderr.splitlines()[-1])
+        self.assertNotIn("measuring", done.stderr)
+
     def test_interrupted(self):
         command = self.command("--no-hugepages")
         with interruptible(

@@ -257,6 +257,17 @@ class Stale(unittest.TestCase):
         child.terminate()
         child.wait(20)
 
+    def test_who_is_not_there_is_not_entered(self):
+        with Lab(hugepages="off", name="sgentered"):
+            for name, node, says in (
+                ("nope", "host-a", "no lab named nope; scripts/lab list"),
+                ("sgentered", "plain-a", "lab sgentered has no plain-a"),
+            ):
+                done = run(LAB, "enter", name, node, check=False)
+                self.assertEqual(done.returncode, 1, done.stderr)
+                self.assertIn(says, done.stderr.splitlines()[-1])
+            self.assertEqual(run(LAB, "enter", "sgentered", "host-a", "true").returncode, 0)
+
     def test_damaged_states_are_named_and_stop_nothing(self):
         folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="shardgate-")))
         canary = folder / "canary"

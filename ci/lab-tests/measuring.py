@@ -56,6 +56,13 @@ class Program(unittest.TestCase):
         self.assertIn(part, done.stderr.strip().splitlines()[-1])
 
 
+    def says_only_the_refusal(self, name):
+        done = run(*self.command(name, "--set", "tunnel.repair=nope"), check=False)
+        self.assertEqual((done.returncode, done.stdout), (1, ""), done.stderr)
+        self.assertIn('tunnel.repair: "nope" does not fit', done.stderr.splitlines()[-1])
+        self.assertNotIn("round 1", done.stderr)
+
+
 class Experiment(Program):
     def experiment(self, *options):
         grid = ("--paths", "loss_1", "--repair", "off", "--retransmit", "default")
@@ -137,8 +144,26 @@ class Fairness(Program):
     def test_a_path_without_a_rate_is_refused(self):
         self.refuses("no bottleneck", "fairness", "--path", "unlimited")
 
+    def test_wrong_figures_of_a_path_are_refused_by_range(self):
+        for option, value, says in (
+            ("--rate-mbit", "-3", "'-3' is not a number from 0.001 to 400000"),
+            ("--rate-mbit", "fast", "'fast' is not a number"),
+            ("--loss-percent", "101", "from 0 to 100"),
+            ("--burst", "nan", "from 1 to 1000000"),
+            ("--queue-frames", "1.5", "'1.5' is not a whole number"),
+            ("--seed", "-1", "'-1' is not a whole number from 0"),
+        ):
+            self.refuses(f"argument {option}: ", "fairness", option, value)
+            self.refuses(says, "fairness", option, value)
+
+    def test_refused_settings_are_told_before_anything_is_measured(self):
+        self.says_only_the_refusal("fairness")
+
 
 class Compare(Program):
+    def test_refused_settings_are_told_before_anything_is_measured(self):
+        self.says_only_the_refusal("compare")
+
     def test_shares_of_the_own_clean_run(self):
         options = ("--paths", "clean", "burst_1", "unlimited", "--rivals", "plain", "inline")
         for setting in ("tunnel.repair=off", "tunnel.retransmit=false"):

@@ -4,6 +4,7 @@ Makes two sites, two gateways and an emulated WAN in network namespaces, measure
 (cubic) from host to host, prints one table, and takes everything down again.
 """
 
+import argparse
 import contextlib
 import json
 import sys
@@ -28,11 +29,16 @@ def main():
     parser.add_argument("--pings", type=options.count, default=150, help="default: 150")
     parser.add_argument("--keep", action="store_true", help="leave the lab up at the end")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    # What scripts/demo asks for before it installs and builds.
+    parser.add_argument("--only-parse", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.only_parse:
+        return
     try:
         with contextlib.ExitStack() as stack:
             lab = options.lab_of(arguments, path=PATHS[0][1], orphan=arguments.keep)
             stack.enter_context(lab)
+            lab.require([arguments.placement], arguments.settings)
             report = measure_all(lab, arguments)
             print(json.dumps(report) if arguments.json else as_text(report), flush=True)
             if arguments.keep:

@@ -415,6 +415,13 @@ class Lab:
         )
         return gateway.refusal()
 
+    def require(self, placements, settings):
+        """Ends with the program's line if it refuses such gateways: before anything is measured."""
+        for placement in placements:
+            line = self.refusal(placement=placement, settings=settings)
+            if line:
+                raise LabError(line)
+
     def _reached(self, target, *, timeout=15):
         """Waits until host-a has an answer from host-b; returns the target."""
         if not await_answer(self.namespace("host-a"), target, timeout=timeout):

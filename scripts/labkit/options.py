@@ -1,12 +1,17 @@
 """Command line options that the lab's programs share."""
 
 import argparse
+import contextlib
 import pathlib
 
 from . import wan
 from .gateway import PLACEMENTS, parse_setting
 from .lab import Lab, default_binary
 from .process import LabError
+
+# The emulator's bounds of a queue and of a seed.
+QUEUE_FRAMES_MAX = 1 << 20
+SEED_MAX = (1 << 64) - 1
 
 
 def parser(program, text):
@@ -21,6 +26,27 @@ def count(text):
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 on")
     return int(text)
+
+
+def whole(low, high):
+    """A whole number within bounds, for an option."""
+    return _bounded(int, low, high, "a whole number")
+
+
+def real(low, high):
+    """A number within bounds, for an option."""
+    return _bounded(float, low, high, "a number")
+
+
+def _bounded(kind, low, high, what):
+    def read(text):
+        with contextlib.suppress(ValueError):
+            value = kind(text)
+            if low <= value <= high:
+                return value
+        raise argparse.ArgumentTypeError(f"'{text}' is not {what} from {low} to {high}")
+
+    return read
 
 
 def add_lab_options(options, *, placement=True):
@@ -39,8 +65,9 @@ def add_lab_options(options, *, placement=True):
         help="reserve hugepages while the lab is up (default: auto, if the machine has room)",
     )
     options.add_argument(
-        "--no-hugepages", dest="hugepages", action="store_const", const="off", help="as it says"
-    )
+        "--no-hugepages", dest="hugepages", action="store_const", const="off",
+        help="the same as --hugepages off: packet memory is ordinary memory",
+    )  # fmt: skip
     if placement:
         options.add_argument(
             "--placement",
@@ -62,12 +89,16 @@ def add_lab_options(options, *, placement=True):
 def add_path_options(options, default):
     """A named path, and each of its properties."""
     options.add_argument("--path", choices=sorted(wan.PATHS), default=default)
-    for name in ("delay-ms", "jitter-ms", "rate-mbit", "burst"):
-        options.add_argument(f"--{name}", type=float)
+    # The emulator's own bounds.
+    for name, low, high in (
+        ("delay-ms", 0, 10_000), ("jitter-ms", 0, 10_000),
+        ("rate-mbit", 0.001, 400_000), ("burst", 1, 1_000_000),
+    ):  # fmt: skip
+        options.add_argument(f"--{name}", type=real(low, high))
     for name in ("loss", "reorder", "duplicate", "corrupt"):
-        options.add_argument(f"--{name}-percent", type=float)
-    options.add_argument("--queue-frames", type=int)
-    options.add_argument("--seed", type=int)
+        options.add_argument(f"--{name}-percent", type=real(0, 100))
+    options.add_argument("--queue-frames", type=whole(0, QUEUE_FRAMES_MAX))
+    options.add_argument("--seed", type=whole(0, SEED_MAX))
 
 
 def path_of(arguments):
