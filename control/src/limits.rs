@@ -135,6 +135,9 @@ pub const STATE_SAVE_INTERVAL: Duration = Duration::from_secs(60);
 /// Addresses of one name that `shardgate stats` tries: `localhost` has two.
 pub const STATS_ADDRESSES_MAX: usize = 4;
 
+/// How long a stop waits until the state file is written: a disk that takes longer may never answer.
+pub const STATE_END_WAIT: Duration = Duration::from_secs(3);
+
 /// Bytes of an answer that `shardgate stats` reads.
 pub const STATS_ANSWER_BYTES_MAX: usize = 64 << 20;
 

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use blake2::{Blake2s256, Digest};
 use serde::Serialize;
@@ -27,7 +28,7 @@ use shardgate_dataplane::config::LearnedSpec;
 use tracing::{debug, info, warn};
 
 use crate::keys::plain;
-use crate::limits::{PEERS_MAX, STATE_SAVE_INTERVAL};
+use crate::limits::{PEERS_MAX, STATE_END_WAIT, STATE_SAVE_INTERVAL, TURN_IDLE};
 
 /// What a file begins with.
 const MAGIC: [u8; 15] = *b"shardgate-state";
@@ -380,7 +381,7 @@ impl StateKeeper {
             writer: Some(writer),
         };
         // At once, so that who cannot write learns of it now.
-        keeper.save(&|_| vec![], false);
+        keeper.save(&|_| vec![]);
         Ok(keeper)
     }
 
@@ -388,19 +389,28 @@ impl StateKeeper {
     pub fn turn(&mut self, now: Time, learned: &dyn Fn(usize) -> Vec<(u8, [u8; STATE_LEN])>) {
         if now >= self.due {
             self.due = now + STATE_SAVE_INTERVAL;
-            self.save(learned, false);
+            self.save(learned);
         }
     }
 
-    /// Saves for the last time, and waits until that is done.
+    /// Saves for the last time, and waits until that is done, if the disk answers at all.
     pub fn end(&mut self, learned: &dyn Fn(usize) -> Vec<(u8, [u8; STATE_LEN])>) {
-        self.save(learned, true);
+        let deadline = Instant::now() + STATE_END_WAIT;
+        let waits = || {
+            std::thread::sleep(TURN_IDLE);
+            Instant::now() < deadline
+        };
+        while !self.save(learned) && waits() {}
         self.to_writer = None;
-        if let Some(writer) = self.writer.take() {
-            // It has nothing that could panic.
-            let _ = writer.join();
+        let Some(writer) = self.writer.take() else {
+            return;
+        };
+        while !writer.is_finished() && waits() {}
+        if writer.is_finished() {
+            info!(streams = self.entries.len(), "the state file is complete");
+        } else {
+            warn!("the state file is still being written: not waited for any longer");
         }
-        info!(streams = self.entries.len(), "what was learned is kept");
     }
 
     /// What was done so far.
@@ -412,7 +422,8 @@ impl StateKeeper {
         }
     }
 
-    fn save(&mut self, learned: &dyn Fn(usize) -> Vec<(u8, [u8; STATE_LEN])>, waits: bool) {
+    /// Hands what is known now to the writer; false if that is still busy with the last.
+    fn save(&mut self, learned: &dyn Fn(usize) -> Vec<(u8, [u8; STATE_LEN])>) -> bool {
         for (index, &peer) in self.peers.iter().enumerate() {
             for (stream, state) in learned(index) {
                 // A copy made while the lcore wrote it: next time.
@@ -433,21 +444,15 @@ impl StateKeeper {
         }
         let bytes = encode(&self.entries);
         let failed = self.counts.failures.load(Ordering::Relaxed) > 0;
-        let Some(to_writer) = &self.to_writer else {
-            return;
-        };
         if bytes == self.saved && !failed {
-            return;
+            return true;
         }
-        let is_sent = if waits {
-            to_writer.send(bytes.clone()).is_ok()
-        } else {
-            // The disk is still busy with the last one: next time.
-            to_writer.try_send(bytes.clone()).is_ok()
-        };
+        let to_writer = self.to_writer.as_ref();
+        let is_sent = to_writer.is_some_and(|to_writer| to_writer.try_send(bytes.clone()).is_ok());
         if is_sent {
             self.saved = bytes;
         }
+        is_sent
     }
 }
 
