@@ -56,6 +56,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
 /// Looks for what was learned before; whatever is wrong with it is no reason not to start.
 fn find_state(source: &Source, settings: &mut Settings, notes: &mut Notes) -> Option<Found> {
     let path = settings.state_file.as_ref()?;
+    let is_said = (notes.warnings.iter()).any(|note| note.key == "tunnel.state_file");
     let mut note = |message: String| {
         let note = source.error("tunnel.state_file", message);
         notes.warnings.push(note);
@@ -65,7 +66,7 @@ fn find_state(source: &Source, settings: &mut Settings, notes: &mut Notes) -> Op
         return None;
     };
     let peers = settings.peers.iter().map(|peer| peer.public_key);
-    let found = Found::look(path, config, peers.collect());
+    let found = Found::look(path, config, peers.collect()).said(is_said);
     found.warning().into_iter().for_each(&mut note);
     settings.engine.learned = found.learned();
     Some(found)

@@ -212,6 +212,8 @@ pub struct Found {
     /// The peers' public keys, in order.
     peers: Vec<PublicKey>,
     loaded: Result<Vec<Entry>, Refusal>,
+    /// It was said that the file cannot be written.
+    is_said: bool,
 }
 
 impl Found {
@@ -231,7 +233,13 @@ impl Found {
             config,
             peers,
             loaded,
+            is_said: false,
         }
+    }
+
+    /// That it cannot be written need not be said any more.
+    pub fn said(self, is_said: bool) -> Self {
+        Self { is_said, ..self }
     }
 
     /// What is wrong with it, and what becomes of that.
@@ -352,13 +360,14 @@ impl StateKeeper {
             config,
             peers,
             loaded,
+            is_said,
         } = found;
         let counts = Arc::new(Counts::default());
         let mut writer = Writer {
             path,
             counts: Arc::clone(&counts),
-            // That has been said.
-            is_failing: matches!(&loaded, Err(refusal) if !refusal.is_of_contents()),
+            // What cannot be read was said; it cannot be written either.
+            is_failing: is_said || matches!(&loaded, Err(refusal) if !refusal.is_of_contents()),
         };
         if matches!(&loaded, Err(refusal) if refusal.is_of_contents()) {
             // If that fails it will be written over, which is second best.
