@@ -145,6 +145,10 @@ pub trait Predictor {
     /// What became of a hole's first transmission, at `now`.
     fn learn(&mut self, hole: &Hole, outcome: Outcome, outlook: &Outlook, now: Time);
 
+    /// The hole was none: only the crypto units' order had opened it.
+    #[inline]
+    fn retract(&mut self, _hole: &Hole) {}
+
     /// Something else has filled the hole, `age` after it had opened.
     #[inline]
     fn filled(&mut self, _hole: &Hole, _by: Filler, _age: Duration) {}

@@ -46,8 +46,8 @@ impl Policy {
 
     /// The same policy with its one knob at another place: milliseconds (`fixed`), step as a share
     /// of the shortest round trip (`rack`), that share (`rtt-fraction`), later arrivals
-    /// (`duplicates`), RTTVARs (`rto`), the quantile, or the share of late shards that may be asked
-    /// for needlessly (`model`).
+    /// (`duplicates`), RTTVARs (`rto`), the quantile, or what a needless request costs, in
+    /// milliseconds of delay (`model`): with a knob it is not steered.
     #[must_use]
     pub fn with_knob(self, knob: f32) -> Self {
         match self {
@@ -61,7 +61,8 @@ impl Policy {
             Self::Rto(_) => Self::Rto(Rto(knob)),
             Self::Quantile(_) => Self::Quantile(Quantile::new(knob)),
             Self::Model(config) => Self::Model(ModelConfig {
-                alpha: knob,
+                needless_ms: knob,
+                steered: false,
                 ..config
             }),
         }
@@ -201,6 +202,11 @@ impl Predictor for Engine {
         each!(self, policy => policy.learn(hole, outcome, outlook, now));
     }
 
+    fn retract(&mut self, hole: &Hole) {
+        each!(self, policy => policy.retract(hole));
+    }
+
+    #[inline]
     fn filled(&mut self, hole: &Hole, by: Filler, age: Duration) {
         each!(self, policy => policy.filled(hole, by, age));
     }
@@ -301,6 +307,6 @@ mod tests {
         let Policy::Model(config) = Policy::Model(ModelConfig::default()).with_knob(0.2) else {
             unreachable!("it was a model");
         };
-        assert_eq!(config.alpha, 0.2);
+        assert_eq!((config.needless_ms, config.steered), (0.2, false));
     }
 }

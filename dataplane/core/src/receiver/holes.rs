@@ -275,6 +275,7 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
     pub(super) fn learn_late(&mut self, hole: Hole, asked: bool, now: Time) {
         let age = now.since(hole.opened_at);
         if age <= UNIT_GRACE {
+            self.predictor.retract(&hole);
             return;
         }
         self.histograms.lateness.record(age);

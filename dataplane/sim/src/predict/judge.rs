@@ -198,7 +198,7 @@ fn chosen(names: &[String]) -> Result<Vec<Judged>, UnknownPolicy> {
 fn empty(policies: &[Judged]) -> Grid {
     policies
         .iter()
-        .map(|policy| vec![Tally::default(); policy.settings.len()])
+        .map(|policy| vec![Tally::default(); policy.runs().count()])
         .collect()
 }
 
@@ -211,20 +211,23 @@ fn merge(grid: &mut Grid, other: &Grid) {
 /// Plays a channel to every policy at every setting, on all CPUs. Each run is by itself, so their
 /// order means nothing.
 fn sweep(policies: &[Judged], channel: &Channel) -> Grid {
-    let jobs: Vec<(usize, usize)> = policies
+    let jobs: Vec<(usize, usize, Option<f64>)> = policies
         .iter()
         .enumerate()
-        .flat_map(|(policy, it)| (0..it.settings.len()).map(move |setting| (policy, setting)))
+        .flat_map(|(policy, it)| {
+            (0..)
+                .zip(it.runs())
+                .map(move |(run, knob)| (policy, run, knob))
+        })
         .collect();
     let grid = Mutex::new(empty(policies));
     let next = AtomicUsize::new(0);
     let work = || {
-        while let Some(&(policy, setting)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let it = &policies[policy];
-            let run = replay(channel, it.begin(channel, it.settings[setting]));
-            let tally = Tally::of(channel, &run);
+        while let Some(&(policy, run, knob)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let played = replay(channel, policies[policy].begin(channel, knob));
+            let tally = Tally::of(channel, &played);
             // A thread that failed ends the scope with its panic; what is here is whole.
-            grid.lock().unwrap_or_else(PoisonError::into_inner)[policy][setting] = tally;
+            grid.lock().unwrap_or_else(PoisonError::into_inner)[policy][run] = tally;
         }
     };
     let threads = thread::available_parallelism().map_or(1, usize::from);
@@ -339,12 +342,12 @@ fn policy_reports(policies: &[Judged], seeds: &Seeds, tuning: &Grid) -> Vec<Poli
             .map(|grid| settings(policy, &grid[place]))
             .collect();
         let elsewhere = settings(policy, &tuning[place]);
-        let scores = &seeds.all[place][policy.default].scores;
+        let default = &seeds.all[place][policy.settings.len()];
         PolicyReport {
             name: policy.name,
             knob: policy.knob,
             frontier: frontier(&all, &each),
-            default: all[policy.default].figures,
+            default: default.figures(),
             tuned: TARGETS_PER_1000
                 .map(|target| {
                     let setting = tuned(target, &elsewhere).map(|index| all[index]);
@@ -355,8 +358,8 @@ fn policy_reports(policies: &[Judged], seeds: &Seeds, tuning: &Grid) -> Vec<Poli
                     }
                 })
                 .into(),
-            brier: scores.brier(),
-            calibration_error: scores.calibration_error(),
+            brier: default.scores.brier(),
+            calibration_error: default.scores.calibration_error(),
             cost: None,
         }
     };

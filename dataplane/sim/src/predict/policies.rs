@@ -17,28 +17,24 @@ pub(super) struct Judged {
     pub knob: &'static str,
     /// In order.
     pub settings: &'static [f64],
-    /// Which of them the gateway uses unless told otherwise.
-    pub default: usize,
 }
 
 /// From hardly ever needless to hardly ever not.
-const SHARES: &[f64] = &[
-    0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9,
+const COSTS: &[f64] = &[
+    0.1, 0.4, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 250.0, 600.0, 2_000.0, 8_000.0, 40_000.0,
 ];
 
 /// All of them, in the order of reports.
 pub(super) const JUDGED: &[Judged] = &[
     Judged {
         name: "model",
-        knob: "share of late shards asked for",
-        settings: SHARES,
-        default: 5,
+        knob: "milliseconds that a needless request costs",
+        settings: COSTS,
     },
     Judged {
         name: "model-frozen",
-        knob: "share of late shards asked for",
-        settings: SHARES,
-        default: 5,
+        knob: "milliseconds that a needless request costs",
+        settings: COSTS,
     },
     Judged {
         name: "rack",
@@ -46,7 +42,6 @@ pub(super) const JUDGED: &[Judged] = &[
         settings: &[
             0.005, 0.025, 0.05, 0.08, 0.12, 0.17, 0.25, 0.35, 0.5, 0.7, 1.0, 2.0, 4.0,
         ],
-        default: 6,
     },
     Judged {
         name: "rtt-fraction",
@@ -54,7 +49,6 @@ pub(super) const JUDGED: &[Judged] = &[
         settings: &[
             0.005, 0.025, 0.05, 0.08, 0.12, 0.17, 0.25, 0.35, 0.5, 0.7, 1.0, 2.0, 4.0,
         ],
-        default: 6,
     },
     Judged {
         name: "duplicates",
@@ -62,13 +56,11 @@ pub(super) const JUDGED: &[Judged] = &[
         settings: &[
             1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0, 128.0,
         ],
-        default: 2,
     },
     Judged {
         name: "rto",
         knob: "deviations beyond the round trip",
         settings: &[0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0],
-        default: 5,
     },
     Judged {
         name: "quantile",
@@ -76,7 +68,6 @@ pub(super) const JUDGED: &[Judged] = &[
         settings: &[
             0.2, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999,
         ],
-        default: 5,
     },
     Judged {
         name: "fixed",
@@ -84,13 +75,11 @@ pub(super) const JUDGED: &[Judged] = &[
         settings: &[
             1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 14.0, 20.0, 28.0, 40.0, 50.0, 80.0, 160.0,
         ],
-        default: 7,
     },
     Judged {
         name: "oracle",
         knob: "share of late shards asked for",
         settings: &[0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0],
-        default: 0,
     },
 ];
 
@@ -101,16 +90,24 @@ pub(super) enum Candidate {
 }
 
 impl Judged {
-    /// As it begins on a channel, at a setting.
-    pub(super) fn begin(&self, channel: &Channel, knob: f64) -> Candidate {
+    /// As it begins on a channel, at a setting; without one as the gateway has it unless told
+    /// otherwise, which for the model is no setting: there its cost is steered.
+    pub(super) fn begin(&self, channel: &Channel, knob: Option<f64>) -> Candidate {
         let name = match self.name {
             "fixed" => "fixed:20ms",
             name => name,
         };
-        match name.parse::<Policy>() {
-            Ok(policy) => Candidate::Core(policy.with_knob(knob as f32).engine()),
-            Err(_) => Candidate::Oracle(Oracle::new(channel, knob)),
+        match (name.parse::<Policy>(), knob) {
+            (Ok(policy), Some(knob)) => Candidate::Core(policy.with_knob(knob as f32).engine()),
+            (Ok(policy), None) => Candidate::Core(policy.engine()),
+            (Err(_), knob) => Candidate::Oracle(Oracle::new(channel, knob.unwrap_or(0.0))),
         }
+    }
+
+    /// The knobs of all runs: each setting, and last none.
+    pub(super) fn runs(&self) -> impl Iterator<Item = Option<f64>> {
+        let settings = self.settings.iter().copied().map(Some);
+        settings.chain([None])
     }
 }
 
@@ -140,6 +137,13 @@ impl Predictor for Candidate {
     }
 
     #[inline]
+    fn retract(&mut self, hole: &Hole) {
+        if let Self::Core(engine) = self {
+            engine.retract(hole);
+        }
+    }
+
+    #[inline]
     fn filled(&mut self, hole: &Hole, by: Filler, age: Duration) {
         if let Self::Core(engine) = self {
             engine.filled(hole, by, age);
@@ -155,10 +159,7 @@ mod tests {
     fn all_but_the_oracle_are_the_cores_own() {
         let channel = Channel::new("none", Vec::new(), Default::default());
         for policy in JUDGED {
-            let is_own = matches!(
-                policy.begin(&channel, policy.settings[policy.default]),
-                Candidate::Oracle(_)
-            );
+            let is_own = matches!(policy.begin(&channel, None), Candidate::Oracle(_));
             assert_eq!(is_own, policy.name == "oracle", "{}", policy.name);
             assert!(policy.settings.is_sorted(), "{}", policy.name);
         }

@@ -32,6 +32,7 @@ enum Call {
     Arrived(u8, u32, Time),
     Plan(Hole, Outlook, Duration),
     Learn(Hole, Outcome, Outlook, Time),
+    Retract(Hole),
     Filled(Hole, Filler, Duration),
 }
 
@@ -55,6 +56,11 @@ impl<P: Predictor> Predictor for Listening<P> {
         self.0.learn(hole, outcome, outlook, now);
     }
 
+    fn retract(&mut self, hole: &Hole) {
+        self.1.borrow_mut().push(Call::Retract(*hole));
+        self.0.retract(hole);
+    }
+
     fn filled(&mut self, hole: &Hole, by: Filler, age: Duration) {
         self.1.borrow_mut().push(Call::Filled(*hole, by, age));
         self.0.filled(hole, by, age);
@@ -63,7 +69,7 @@ impl<P: Predictor> Predictor for Listening<P> {
 
 /// What a policy costs on a channel, at its default setting.
 pub(super) fn cost(policy: &Judged, channel: &Channel) -> Cost {
-    let begin = || policy.begin(channel, policy.settings[policy.default]);
+    let begin = || policy.begin(channel, None);
     let calls = Rc::new(RefCell::new(Vec::new()));
     replay(channel, Listening(begin(), Rc::clone(&calls)));
     let calls = calls.borrow();
@@ -93,6 +99,7 @@ fn time(mut predictor: impl Predictor, calls: &[Call]) -> Duration {
             Call::Learn(hole, outcome, outlook, now) => {
                 predictor.learn(hole, *outcome, outlook, *now);
             }
+            Call::Retract(hole) => predictor.retract(hole),
             Call::Filled(hole, by, age) => predictor.filled(hole, *by, *age),
         }
     }

@@ -98,6 +98,11 @@ impl<P: Predictor> Predictor for Watched<P> {
         self.inner.learn(hole, outcome, outlook, now);
     }
 
+    fn retract(&mut self, hole: &Hole) {
+        self.said.remove(&hole.number);
+        self.inner.retract(hole);
+    }
+
     fn filled(&mut self, hole: &Hole, by: Filler, age: Duration) {
         self.inner.filled(hole, by, age);
     }

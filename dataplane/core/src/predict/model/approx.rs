@@ -41,14 +41,7 @@ pub(super) fn sigmoid(x: f32) -> f32 {
 }
 
 /// Odds beyond which certainty does not grow: e^9, one in 8,000.
-pub(super) const SIGMOID_MAX: f32 = 9.0;
-
-/// ln(p / (1 - p)), the inverse of [`sigmoid`] to within a tenth.
-#[inline]
-pub(super) fn logit(p: f32) -> f32 {
-    let odds = p.max(1e-6) / (1.0 - p).max(1e-6);
-    log2(odds) * core::f32::consts::LN_2
-}
+const SIGMOID_MAX: f32 = 9.0;
 
 #[cfg(test)]
 mod tests {
@@ -63,7 +56,6 @@ mod tests {
             prop_assert!((-1e-4..0.0865).contains(&error), "{} {}", x, error);
             prop_assert!((exp2(y) / y.exp2() - 1.0).abs() < 0.004);
             prop_assert!((sigmoid(y / 6.0) - 1.0 / (1.0 + (-y / 6.0).exp())).abs() < 0.002);
-            prop_assert!((logit(sigmoid(y / 6.0)) - y / 6.0).abs() < 0.13);
         }
 
         #[test]

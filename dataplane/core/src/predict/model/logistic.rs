@@ -1,12 +1,16 @@
 //! Online logistic regression.
 
 use super::approx::sigmoid;
+use super::prior::PRIOR;
 
 /// Features of a hole, the first of them 1.
-pub(super) const FEATURES: usize = 16;
+pub(super) const FEATURES: usize = 32;
 
 /// What is known of a hole, as bytes: multiples of 1/32, from -4 to 4.
 pub(super) type Features = [i8; FEATURES];
+
+/// Terms summed side by side.
+const LANES: usize = 8;
 
 /// One, as a feature.
 const ONE: f32 = 32.0;
@@ -22,8 +26,12 @@ pub(super) fn pack(values: [f32; FEATURES]) -> Features {
     features
 }
 
-/// First step of a weight.
-const STEP: f32 = 0.15;
+/// Step of a weight whose gradients have summed up to one.
+const STEP: f32 = 0.02;
+
+/// Sum of squared gradients that weights are taken to have learned from before: what they begin with
+/// was learned from many channels, and a few surprises do not unlearn it.
+const SQUARES: f32 = 200.0;
 
 /// How much of the sum of squared gradients one more hole leaves: learning never stops.
 const KEPT: f32 = 0.999;
@@ -42,10 +50,10 @@ pub(super) struct Logistic {
 }
 
 impl Logistic {
-    pub(super) fn new(weights: [f32; FEATURES], is_frozen: bool) -> Self {
+    pub(super) fn new(is_frozen: bool) -> Self {
         Self {
-            weights,
-            squares: [1.0; FEATURES],
+            weights: if is_frozen { [0.0; FEATURES] } else { PRIOR },
+            squares: [SQUARES; FEATURES],
             is_frozen,
         }
     }
@@ -56,8 +64,14 @@ impl Logistic {
         if self.is_frozen {
             return self.weights[0];
         }
-        let terms = self.weights.iter().zip(features);
-        terms.map(|(weight, &x)| weight * f32::from(x)).sum::<f32>() / ONE
+        let mut sums = [0.0; LANES];
+        let weights = self.weights.as_chunks::<LANES>().0;
+        for (weights, features) in weights.iter().zip(features.as_chunks::<LANES>().0) {
+            for ((sum, weight), &x) in sums.iter_mut().zip(weights).zip(features) {
+                *sum += weight * f32::from(x);
+            }
+        }
+        sums.iter().sum::<f32>() / ONE
     }
 
     /// Probability, with `offset` added to the weighted sum.
@@ -66,10 +80,10 @@ impl Logistic {
         sigmoid(self.log_odds(features) + offset)
     }
 
-    /// It turned out so.
-    pub(super) fn learn(&mut self, features: &Features, offset: f32, is_true: bool) {
+    /// It turned out so; counts for `weight`.
+    pub(super) fn learn(&mut self, features: &Features, offset: f32, is_true: bool, weight: f32) {
         let target = f32::from(u8::from(is_true));
-        let error = self.probability(features, offset) - target;
+        let error = (self.probability(features, offset) - target) * weight;
         let learning = if self.is_frozen { 1 } else { FEATURES };
         let all = self.weights.iter_mut().zip(&mut self.squares).zip(features);
         for ((weight, square), &x) in all.take(learning) {
@@ -99,6 +113,15 @@ mod tests {
 
     use super::*;
 
+    impl Logistic {
+        fn unlearned() -> Self {
+            Self {
+                weights: [0.0; FEATURES],
+                ..Self::new(false)
+            }
+        }
+    }
+
     fn features(x: f32) -> Features {
         let mut values = [0.0; FEATURES];
         (values[0], values[3]) = (1.0, x);
@@ -107,14 +130,14 @@ mod tests {
 
     #[test]
     fn learns_what_a_feature_says_and_frozen_only_how_often() {
-        let mut learning = Logistic::new([0.0; FEATURES], false);
-        let mut frozen = Logistic::new([0.0; FEATURES], true);
-        for round in 0..4_000u32 {
+        let mut learning = Logistic::unlearned();
+        let mut frozen = Logistic::new(true);
+        for round in 0..40_000u32 {
             // Three of four true if x is 1, one of four if it is 0.
             let x = round & 1;
             let is_true = (round >> 1 & 3 == 0) != (x == 1);
             for logistic in [&mut learning, &mut frozen] {
-                logistic.learn(&features(x as f32), 0.0, is_true);
+                logistic.learn(&features(x as f32), 0.0, is_true, 1.0);
             }
         }
         let p = |logistic: &Logistic, x| logistic.probability(&features(x), 0.0);
@@ -138,10 +161,10 @@ mod tests {
             lessons in prop::collection::vec((any::<[i8; FEATURES]>(), any::<f32>(), any::<bool>()), 0..300),
             asked in any::<[i8; FEATURES]>(),
         ) {
-            let mut logistic = Logistic::new([0.0; FEATURES], false);
+            let mut logistic = Logistic::unlearned();
             for (features, offset, is_true) in lessons {
                 let offset = if offset.is_nan() { 0.0 } else { offset };
-                logistic.learn(&features, offset, is_true);
+                logistic.learn(&features, offset, is_true, 1.0);
             }
             let p = logistic.probability(&asked, 0.0);
             prop_assert!(p > 0.0 && p < 1.0);

@@ -16,10 +16,14 @@ pub(super) struct Memo {
     pub judged: bool,
     /// Whether it is filled.
     pub filled: bool,
-    /// At its opening, and at the last look.
+    /// Looks so far.
+    pub looks: u8,
+    /// What was known at its opening, and at one of the looks.
     pub fresh: Features,
     /// See `fresh`.
-    pub looked: Option<Features>,
+    pub looked: Features,
+    /// What the age at that look added to the log odds.
+    pub looked_offset: f32,
     /// Probability of a loss, at its opening.
     pub loss: f32,
     /// When it is asked for by the model, and by RACK, in milliseconds.
@@ -27,6 +31,39 @@ pub(super) struct Memo {
     pub rack_ms: f32,
     /// When it was expected, in milliseconds.
     pub expected_ms: f32,
+    /// What the stream showed when it opened: shards that had arrived, how far apart those of its gap
+    /// were sent, how many arrived between the last two openings and the two before, the delays.
+    pub arrived: u32,
+    pub spacing_ms: f32,
+    pub apart: [u8; 2],
+    pub rises: [f32; 2],
+    /// Of the gap that it is the first of: how many were filled late, and one more than the position of
+    /// the last of them.
+    pub gap_late: u16,
+    pub gap_newest_late: u16,
+}
+
+impl Memo {
+    const NONE: Self = Self {
+        number: 0,
+        is_used: false,
+        judged: false,
+        filled: false,
+        looks: 0,
+        fresh: [0; FEATURES],
+        looked: [0; FEATURES],
+        looked_offset: 0.0,
+        loss: 0.5,
+        ask_ms: 0.0,
+        rack_ms: 0.0,
+        expected_ms: 0.0,
+        arrived: 0,
+        spacing_ms: 0.0,
+        apart: [u8::MAX; 2],
+        rises: [0.0; 2],
+        gap_late: 0,
+        gap_newest_late: 0,
+    };
 }
 
 /// A ring of memos, by the holes' numbers.
@@ -35,40 +72,31 @@ pub(super) struct Memos(Box<[Memo]>);
 
 impl Memos {
     pub(super) fn new() -> Self {
-        let none = Memo {
-            number: 0,
-            is_used: false,
-            judged: false,
-            filled: false,
-            fresh: [0; FEATURES],
-            looked: None,
-            loss: 0.5,
-            ask_ms: 0.0,
-            rack_ms: 0.0,
-            expected_ms: 0.0,
-        };
-        Self(vec![none; MEMOS].into_boxed_slice())
+        Self(vec![Memo::NONE; MEMOS].into_boxed_slice())
     }
 
     /// A memo for a hole that opens.
     #[inline]
-    pub(super) fn open(&mut self, number: u32, fresh: Features) -> &mut Memo {
+    pub(super) fn open(&mut self, number: u32) -> &mut Memo {
         let memo = &mut self.0[number as usize % MEMOS];
         *memo = Memo {
             number,
             is_used: true,
-            judged: false,
-            filled: false,
-            fresh,
-            looked: None,
-            ..*memo
+            ..Memo::NONE
         };
         memo
     }
 
     /// What was said of a hole, if that is remembered.
     #[inline]
-    pub(super) fn get(&mut self, number: u32) -> Option<&mut Memo> {
+    pub(super) fn get(&self, number: u32) -> Option<&Memo> {
+        let memo = &self.0[number as usize % MEMOS];
+        (memo.is_used && memo.number == number).then_some(memo)
+    }
+
+    /// See [`get`](Self::get).
+    #[inline]
+    pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Memo> {
         let memo = &mut self.0[number as usize % MEMOS];
         (memo.is_used && memo.number == number).then_some(memo)
     }

@@ -3,10 +3,11 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `delays` | relative delays of a path, and how far apart its shards are sent |
 //! | `lateness` | how late shards come that come late: a histogram that forgets |
 //! | `signals` | what the stream shows that tells losses from lateness |
 //! | `logistic` | how likely a hole is a loss, learned from what turned out |
-//! | `calibrator` | what the logistic's probability is worth |
+//! | `prior` | what its weights begin with |
 //! | `conformal` | how dear a needless request is, steered by the share of them |
 //! | `fill` | when a hole is filled, whatever fills it |
 //! | `foretold` | when that was expected, and when it came |
@@ -14,11 +15,13 @@
 //! | `watch` | what the predictions were worth; falls back to RACK if nothing |
 //! | `state` | what was learned, as bytes |
 //!
-//! Of a hole that is a loss with probability π, waiting until τ costs π τ, and asking at τ costs a
-//! needless request if the shard is late by more: (1 - π) S(τ) C λ. The hole is asked for where the
-//! sum is least. Waiting by itself changes nothing of that; so the plan stands until the picture
-//! changes, which a few looks find out: the neighbours of a late shard come too, those of a lost one
-//! stay away.
+//! Of a hole that is a loss with probability π, waiting until τ costs π w(τ), where w grows faster
+//! than τ so that long waits are fewer, and asking at τ costs a needless request if the shard is late
+//! by more: (1 - π) S(τ) C λ. The hole is asked for where the sum is least. Waiting by itself changes
+//! nothing of that; so the plan stands until the picture changes, which a few looks find out: the
+//! neighbours of a late shard come too, those of a lost one stay away; where nothing else is missing
+//! nothing is held up. An opening and a look have the same weights; at a look the odds of a loss are
+//! 1 / S(age) times as high.
 //!
 //! **Who shapes delays can train it.** Only shards that opened under the peer's key teach. Three
 //! things bound what an attacker on the path gains: a request is never later than
@@ -28,13 +31,14 @@
 //! for as long without touching the model.
 
 mod approx;
-mod calibrator;
 mod conformal;
+mod delays;
 mod fill;
 mod foretold;
 mod lateness;
 mod logistic;
 mod memo;
+mod prior;
 mod signals;
 mod state;
 mod watch;
@@ -44,36 +48,48 @@ mod tests;
 
 use core::time::Duration;
 
-use self::approx::{log2, logit, sigmoid};
-use self::calibrator::Calibrator;
+use self::approx::log2;
 use self::conformal::Conformal;
 use self::fill::Fillers;
 pub use self::foretold::{Foretold, RATIO_BINS};
 use self::lateness::{BUCKETS, Context, Lateness};
-use self::logistic::{FEATURES, Features, Logistic};
+use self::logistic::Logistic;
 use self::memo::Memos;
 use self::signals::Signals;
 pub use self::state::{STATE_LEN, StateError};
 use self::watch::Watch;
 pub use self::watch::{Bin, Fault, RELIABILITY_BINS, Reliability};
 use super::{Filler, Hole, Outcome, Outlook, Plan, Predictor, Rack, nanos};
-use crate::limits::{ASK_AFTER_MIN, ASK_DEFAULT};
+use crate::limits::ASK_DEFAULT;
 use crate::time::Time;
 
 /// The model never asks sooner than this: crypto units reorder by as much.
 const SOONEST_MS: f32 = 0.2;
 
 /// It never asks later than after a round trip, or this if that is longer.
-const LATEST_MIN: Duration = Duration::from_millis(10);
+const LATEST_MIN_MS: f32 = 10.0;
 
-/// Fates after which the model counts for half, beside RACK.
-const COLD: f32 = 200.0;
+/// What a needless request costs unless configured, in milliseconds.
+const NEEDLESS_MS: f32 = 30.0;
+
+/// After so many milliseconds a delay counts double: a long wait is worse than several short ones.
+const DOUBLE_MS: f32 = 2.0;
+
+/// Fates after which the model counts for half, beside RACK: it begins with weights that were
+/// learned before.
+const COLD: f32 = 2.0;
 
 /// Fates that are counted: beyond, nothing is cold.
 const LEARNED_MAX: u32 = 1 << 20;
 
 /// What another path leaves of the histogram.
 const PATH_CHANGE_KEEPS: f32 = 0.1;
+
+/// The first look at an open hole, in milliseconds; the others each at twice the age.
+const LOOK_MS: f32 = 0.6;
+
+/// What a look counts in learning, beside an opening.
+const LOOK_WEIGHT: f32 = 0.5;
 
 /// Costs compared side by side.
 const LANES: usize = 8;
@@ -83,8 +99,10 @@ const LANES: usize = 8;
 pub struct ModelConfig {
     /// What a needless request costs before experience says otherwise, in milliseconds of delay.
     pub needless_ms: f32,
-    /// Share of late shards that may be asked for needlessly, 0 to 1: the knob.
+    /// Share of late shards that may be asked for needlessly, 0 to 1.
     pub alpha: f32,
+    /// Whether the cost is steered so that the share is `alpha`; else it stays what it is.
+    pub steered: bool,
     /// Whether all weights but the bias stay zero: to see what learning them is worth.
     pub frozen: bool,
 }
@@ -92,8 +110,9 @@ pub struct ModelConfig {
 impl Default for ModelConfig {
     fn default() -> Self {
         Self {
-            needless_ms: 30.0,
+            needless_ms: NEEDLESS_MS,
             alpha: 0.05,
+            steered: true,
             frozen: false,
         }
     }
@@ -105,11 +124,11 @@ pub struct Model {
     config: ModelConfig,
     lateness: Lateness,
     signals: Signals,
-    /// Of a hole that opens, and of one that is looked at again.
-    fresh: Logistic,
-    look: Logistic,
-    /// Of `fresh`.
-    calibrator: Calibrator,
+    odds: Logistic,
+    /// What it costs to wait in vain until each bucket's end.
+    waiting: [f32; BUCKETS],
+    /// See [`LATEST_MIN_MS`]; longer where a needless request is configured to cost more.
+    latest_min_ms: f32,
     price: Conformal,
     fillers: Fillers,
     memos: Memos,
@@ -130,21 +149,23 @@ fn from_ms(ms: f32) -> Duration {
     Duration::from_nanos((ms * 1e6) as u64)
 }
 
-/// The weighted sum that a look begins with, as it was packed among its features.
-fn before_look(looked: &Features) -> f32 {
-    f32::from(looked[7]) / 16.0
+/// What waiting in vain costs.
+#[inline]
+fn waiting(ms: f32) -> f32 {
+    ms * (1.0 + ms / DOUBLE_MS)
 }
 
 impl Model {
-    /// A model that knows nothing.
+    /// A model that has seen nothing of its path.
     pub fn new(config: ModelConfig) -> Self {
+        let lateness = Lateness::new();
         Self {
             config,
-            lateness: Lateness::new(),
+            waiting: lateness.ends().map(waiting),
+            lateness,
             signals: Signals::new(),
-            fresh: Logistic::new([0.0; FEATURES], config.frozen),
-            look: Logistic::new([0.0; FEATURES], config.frozen),
-            calibrator: Calibrator::new(),
+            odds: Logistic::new(config.frozen),
+            latest_min_ms: LATEST_MIN_MS * (config.needless_ms / NEEDLESS_MS).max(1.0).sqrt(),
             price: Conformal::new(config.alpha),
             fillers: Fillers::new(),
             memos: Memos::new(),
@@ -169,40 +190,32 @@ impl Model {
         self.learned
     }
 
-    /// How likely a hole that opens with these features is a loss.
+    /// The latest time to ask, whatever was learned, in milliseconds.
     #[inline]
-    fn fresh_loss(&self, fresh: &Features) -> f32 {
-        let log_odds = self.fresh.log_odds(fresh);
-        if self.config.frozen {
-            return sigmoid(log_odds);
-        }
-        self.calibrator.probability(log_odds)
-    }
-
-    /// The latest time to ask, whatever was learned.
-    fn latest(outlook: &Outlook) -> Duration {
+    fn latest_ms(&self, outlook: &Outlook) -> f32 {
         let round_trip = outlook.round_trip;
-        round_trip
-            .map_or(ASK_DEFAULT, |rtt| rtt.smoothed)
-            .max(LATEST_MIN)
+        let round_ms = round_trip.map_or(ms(ASK_DEFAULT), |rtt| ms(rtt.smoothed));
+        round_ms.max(self.latest_min_ms)
     }
 
     /// Where waiting on costs least from age `from_ms` on, in milliseconds of age.
     #[inline]
     fn deadline(&self, context: Context, loss: f32, from_ms: f32) -> f32 {
-        let (ends, later) = (self.lateness.ends(), self.lateness.later(context));
+        if self.price.forbids() {
+            return f32::INFINITY;
+        }
+        let later = self.lateness.later(context);
         let here = if from_ms > 0.0 {
             self.lateness.later_than(context, from_ms).max(1e-6)
         } else {
             1.0
         };
-        // Where losses are rare, there is more to wait for; the price need not find that out.
-        let price = self.config.needless_ms * self.price.factor() * self.signals.odds();
+        let price = self.config.needless_ms * self.price.factor();
         let needless = (1.0 - loss) * price / here;
-        // The ends times the loss, less what does not depend on them: the same order.
+        // Costs, less what does not depend on the end: the same order.
         let mut costs = [0.0; BUCKETS];
-        for ((cost, end), later) in costs.iter_mut().zip(ends).zip(later) {
-            *cost = loss * end + needless * later;
+        for ((cost, waiting), later) in costs.iter_mut().zip(&self.waiting).zip(later) {
+            *cost = loss * waiting + needless * later;
         }
         // Before its age there is nothing to choose; the ends rise.
         let first = match from_ms > 0.0 {
@@ -220,53 +233,52 @@ impl Model {
         }
         let least = least.into_iter().fold(f32::INFINITY, f32::min);
         // Asking at once: all that is still late is asked for needlessly.
-        if needless * here + loss * from_ms <= least {
+        if needless * here + loss * waiting(from_ms) <= least {
             return from_ms;
         }
         let bucket = costs.iter().position(|cost| *cost <= least);
-        ends[bucket.unwrap_or(0)].max(from_ms)
+        self.lateness.ends()[bucket.unwrap_or(0)].max(from_ms)
     }
 
     /// A deadline as it is carried out: blended with what RACK begins with as long as it was learned
     /// from few, and bounded.
     #[inline]
-    fn carried_out(&self, deadline_ms: f32, rack_ms: f32, outlook: &Outlook) -> f32 {
+    fn carried_out(&self, deadline_ms: f32, rack_ms: f32, latest_ms: f32) -> f32 {
         let learned = self.learned as f32;
-        let quarter_ms = outlook
-            .round_trip
-            .map_or(ms(ASK_DEFAULT), |rtt| ms(rtt.minimum) / 4.0);
-        let rack_ms = rack_ms.min(quarter_ms.max(ms(ASK_AFTER_MIN)));
+        let deadline_ms = deadline_ms.min(latest_ms);
         let blended = (deadline_ms * learned + rack_ms * COLD) / (learned + COLD);
-        blended.max(SOONEST_MS).min(ms(Self::latest(outlook)))
+        blended.max(SOONEST_MS).min(latest_ms)
     }
 
     fn plan_fresh(&mut self, hole: &Hole, outlook: &Outlook) -> Plan {
         let context = Context::of_gap(hole.gap);
-        let fresh = self.signals.open(hole);
-        let loss = self.fresh_loss(&fresh);
-        self.signals.believe(loss);
+        let memo = self.memos.open(hole.number);
+        let fresh = self.signals.open(hole, memo);
+        memo.fresh = fresh;
+        let loss = self.odds.probability(&fresh, 0.0);
         let deadline = self.deadline(context, loss, 0.0);
         let rack = self.rack.plan(hole, outlook, Duration::ZERO).ask_after;
-        let ask_ms = self.carried_out(deadline, ms(rack), outlook);
+        let latest_ms = self.latest_ms(outlook);
+        let ask_ms = self.carried_out(deadline, ms(rack), latest_ms);
         let is_fallen_back = self.watch.all.is_fallen_back;
         let carried_ms = if is_fallen_back { ms(rack) } else { ask_ms };
         let expected = self
             .fillers
             .median(&self.lateness, context, loss, carried_ms, outlook);
         self.watch.all.foretold.said += u64::from(expected.is_some());
-        let memo = self.memos.open(hole.number, fresh);
-        memo.loss = loss;
-        memo.ask_ms = ask_ms;
-        memo.rack_ms = ms(rack);
-        memo.expected_ms = expected.unwrap_or(0.0);
-        let look_ms = (ask_ms / 8.0).max(SOONEST_MS);
+        if let Some(memo) = self.memos.get_mut(hole.number) {
+            memo.loss = loss;
+            memo.ask_ms = ask_ms;
+            memo.rack_ms = ms(rack);
+            memo.expected_ms = expected.unwrap_or(0.0);
+        }
         Plan {
             ask_after: if is_fallen_back {
                 rack
             } else {
-                from_ms(ask_ms).min(Self::latest(outlook))
+                from_ms(ask_ms)
             },
-            look_after: (!is_fallen_back && look_ms < ask_ms * 0.75).then(|| from_ms(look_ms)),
+            look_after: (!is_fallen_back && LOOK_MS < ask_ms).then(|| from_ms(LOOK_MS)),
             expected_after: expected.map(from_ms),
             loss: Some(loss),
         }
@@ -280,15 +292,27 @@ impl Model {
             // Pushed out: the plan as it was is not known any more.
             return Plan::ask_after(age);
         };
-        let before = logit(memo.loss) - log2(survival) * core::f32::consts::LN_2;
-        let looked = self.signals.look(hole, age, before);
-        let loss = self.look.probability(&looked, before_look(&looked));
-        memo.looked = Some(looked);
         let rack_ms = memo.rack_ms;
+        // Those of a gap have numbers in a row.
+        let first = self.memos.get(hole.number.wrapping_sub(hole.position));
+        let looked = self.signals.look(hole, age, memo, first);
+        let offset = -log2(survival) * core::f32::consts::LN_2;
+        let loss = self.odds.probability(&looked, offset);
         let deadline = self.deadline(context, loss, age_ms);
-        let ask_ms = self.carried_out(deadline, rack_ms, outlook).max(age_ms);
-        if let Some(memo) = self.memos.get(hole.number) {
+        let latest_ms = self.latest_ms(outlook);
+        let ask_ms = self.carried_out(deadline, rack_ms, latest_ms).max(age_ms);
+        if let Some(memo) = self.memos.get_mut(hole.number) {
             memo.ask_ms = ask_ms;
+            memo.looks = memo.looks.saturating_add(1);
+            // Each look is as likely as the others to be the one that is learned from.
+            let luck = hole
+                .number
+                .wrapping_mul(0x9e37_79b9)
+                .rotate_left(u32::from(memo.looks))
+                >> 16;
+            if luck % u32::from(memo.looks) == 0 {
+                (memo.looked, memo.looked_offset) = (looked, offset);
+            }
         }
         let look_ms = age_ms * 2.0;
         let expected = self
@@ -296,8 +320,8 @@ impl Model {
             .median(&self.lateness, context, loss, ask_ms, outlook);
         Plan {
             // What rounding adds is neither in the past nor past the cap.
-            ask_after: from_ms(ask_ms).max(age).min(Self::latest(outlook).max(age)),
-            look_after: (look_ms < ask_ms * 0.75).then(|| from_ms(look_ms)),
+            ask_after: from_ms(ask_ms).min(from_ms(latest_ms)).max(age),
+            look_after: (look_ms < ask_ms).then(|| from_ms(look_ms)),
             expected_after: expected.map(from_ms),
             loss: Some(loss),
         }
@@ -305,16 +329,17 @@ impl Model {
 
     /// Learns how likely a hole was a loss from what it turned out to be.
     fn learn_fate(&mut self, hole: &Hole, is_lost: bool) {
-        let Some(memo) = self.memos.get(hole.number) else {
+        let Some(memo) = self.memos.get_mut(hole.number) else {
             return;
         };
         let is_first = !memo.judged;
         memo.judged = true;
-        self.calibrator
-            .learn(self.fresh.log_odds(&memo.fresh), is_lost);
-        self.fresh.learn(&memo.fresh, 0.0, is_lost);
-        if let Some(looked) = &memo.looked {
-            self.look.learn(looked, before_look(looked), is_lost);
+        self.odds.learn(&memo.fresh, 0.0, is_lost, 1.0);
+        if memo.looks > 0 {
+            // It stands for the other looks too.
+            let weight = f32::from(memo.looks) * LOOK_WEIGHT;
+            self.odds
+                .learn(&memo.looked, memo.looked_offset, is_lost, weight);
         }
         if is_first {
             self.learned = (self.learned + 1).min(LEARNED_MAX);
@@ -339,21 +364,28 @@ impl Model {
         }
         self.lateness.add(Context::of_gap(hole.gap), age);
         let memo = self.memos.get(hole.number).copied();
-        let was_judged = memo.is_some_and(|memo| memo.judged);
-        self.signals.late(hole, age, was_judged);
+        self.signals.late(hole, age);
+        let first = hole.number.wrapping_sub(hole.position);
+        if let Some(first) = self.memos.get_mut(first) {
+            let place = u16::try_from(hole.position).unwrap_or(u16::MAX);
+            first.gap_late = first.gap_late.saturating_add(1);
+            first.gap_newest_late = first.gap_newest_late.max(place.saturating_add(1));
+        }
         let rack_asked = memo.is_some_and(|memo| memo.rack_ms < age_ms);
         let outcome = Outcome::Late {
             age,
             asked: rack_asked,
         };
         self.rack.learn(hole, outcome, outlook, now);
-        if age_ms < ms(Self::latest(outlook)) {
+        if age_ms < self.latest_ms(outlook) {
             // While RACK decides, by what the model would have done.
             let asked = match memo {
                 Some(memo) if self.watch.all.is_fallen_back => memo.ask_ms < age_ms,
                 _ => asked,
             };
-            self.price.late(asked);
+            if self.config.steered {
+                self.price.late(asked);
+            }
             self.watch.late(asked);
         }
         if let Some(memo) = memo
@@ -365,7 +397,7 @@ impl Model {
     }
 
     fn note_filled(&mut self, hole: &Hole, age_ms: f32) {
-        if let Some(memo) = self.memos.get(hole.number) {
+        if let Some(memo) = self.memos.get_mut(hole.number) {
             memo.filled = true;
             if memo.expected_ms > 0.0 {
                 self.watch.all.foretold.came(age_ms, memo.expected_ms);
@@ -396,12 +428,17 @@ impl Predictor for Model {
         match outcome {
             Outcome::Late { age, asked } => self.learn_late(hole, age, asked, outlook, now),
             Outcome::Lost => {
-                self.signals.lost();
-                self.price.lost();
+                if self.config.steered {
+                    self.price.lost();
+                }
                 self.rack.learn(hole, outcome, outlook, now);
                 self.learn_fate(hole, true);
             }
         }
+    }
+
+    fn retract(&mut self, _hole: &Hole) {
+        self.signals.retract();
     }
 
     fn filled(&mut self, hole: &Hole, by: Filler, age: Duration) {

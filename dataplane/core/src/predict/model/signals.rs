@@ -3,146 +3,69 @@
 use core::time::Duration;
 
 use super::approx::{exp2, log2};
-use super::logistic::{FEATURES, Features, pack};
+use super::delays::Delays;
+use super::logistic::{Features, pack};
+use super::memo::Memo;
 use super::ms;
 use crate::limits::PATHS_MAX;
 use crate::predict::Hole;
 use crate::time::Time;
 
-/// Weights of a shard in the fast and in the slow mean of delays.
-const FAST: f32 = 1.0 / 16.0;
-const SLOW: f32 = 1.0 / 256.0;
+/// How many half-lives there are, each sixteen times as long as the next or, the last, four times.
+const MEMORIES: usize = 5;
 
-/// Delays further than this from the reference, in microseconds, mean another clock: 8 s, which a
-/// 32-bit float still holds to the microsecond.
-const SPAN_US: i32 = 8 << 20;
+/// The longest half-life, in milliseconds: 16 s. The others are 4 s, 256, 16 and 4 ms.
+const HALF_LIFE_MS: f32 = 16_384.0;
 
-/// A jump of the base delay by so many deviations and microseconds, for so many shards and so long,
-/// is another path.
-const JUMP_DEVIATIONS: f32 = 8.0;
-const JUMP_US_MIN: f32 = 3_000.0;
-const JUMP_SHARDS: u16 = 64;
-const JUMP_TIME: Duration = Duration::from_millis(100);
+/// Holes that opened closer together than this many arrivals can have a period: crypto units and
+/// carriers take turns.
+const PERIOD_MAX: u32 = 4;
 
-/// Half-lives of what is remembered of other holes, in milliseconds.
-const HALF_LIVES_MS: [f32; 3] = [4.0, 16.0, 64.0];
-
-/// Weight of a hole in the share of holes that were losses, and of a shard in the loss rate.
-const HOLE: f32 = 1.0 / 64.0;
-const HOLES_LONG: u16 = 2_048;
-const SHARD: f32 = 1.0 / 4_096.0;
-
-/// A bad state loses half of what is sent (a burst of mean 2 at least), and ends with a sixteenth
-/// of the shards that arrive in it.
-const BAD_LOSS: f32 = 0.5;
-const BAD_ENDS: f32 = 1.0 / 16.0;
-
-/// Relative one-way delays on a path, in microseconds.
-#[derive(Clone, Copy, Debug, Default)]
-struct Delays {
-    reference_us: u32,
-    /// Shards seen, as far as a mean cares.
-    count: u16,
-    latest: f32,
-    fast: f32,
-    slow: f32,
-    /// Mean distance from the slow mean.
-    deviation: f32,
-    /// How many in a row were far below or above the slow mean, since when, and how far.
-    away: u16,
-    away_since: Time,
-    away_by: f32,
-}
-
-impl Delays {
-    /// True if the path has become another one.
-    #[inline]
-    fn note(&mut self, delay_us: u32, at: Time) -> bool {
-        let relative = delay_us.wrapping_sub(self.reference_us) as i32;
-        if self.count == 0 || !(-SPAN_US..=SPAN_US).contains(&relative) {
-            let is_new = self.count > 0;
-            *self = Self {
-                reference_us: delay_us,
-                count: 1,
-                ..Self::default()
-            };
-            return is_new;
-        }
-        let relative = relative as f32;
-        let distance = (relative - self.slow).abs();
-        // Until there are many, a mean over all.
-        let slow = if self.count < 256 {
-            self.count += 1;
-            (1.0 / f32::from(self.count)).max(SLOW)
-        } else {
-            SLOW
-        };
-        self.latest = relative;
-        self.fast += FAST * (relative - self.fast);
-        if distance > JUMP_DEVIATIONS * self.deviation + JUMP_US_MIN {
-            return self.stray(relative, distance, at);
-        }
-        self.slow += slow * (relative - self.slow);
-        self.deviation += slow * (distance - self.deviation);
-        if self.away > 0 {
-            // However many strayed in a row, they count as one.
-            self.deviation += slow * (self.away_by - self.deviation);
-            self.away = 0;
-        }
-        false
-    }
-
-    /// A delay far from the others: a spike, or a longer or shorter path.
-    #[cold]
-    fn stray(&mut self, relative: f32, distance: f32, at: Time) -> bool {
-        if self.away == 0 {
-            self.away_since = at;
-        }
-        self.away = self.away.saturating_add(1);
-        self.away_by = distance;
-        let is_jump = self.away >= JUMP_SHARDS && at.since(self.away_since) >= JUMP_TIME;
-        if is_jump {
-            (self.slow, self.fast, self.away) = (relative, relative, 0);
-        }
-        is_jump
-    }
-
-    /// A distance in deviations, within 4.
-    fn deviations(&self, distance: f32) -> f32 {
-        (distance / (self.deviation + 50.0)).clamp(-4.0, 4.0)
-    }
+/// What is left after some time, by half-life, the longest first.
+#[inline]
+fn left(passed_ms: f32) -> [f32; MEMORIES] {
+    let fourth = |x: f32| {
+        let square = x * x;
+        square * square
+    };
+    let longest = exp2(-passed_ms / HALF_LIFE_MS);
+    let long = fourth(longest);
+    let short = fourth(fourth(long));
+    let shorter = fourth(fourth(short));
+    [longest, long, short, shorter, fourth(shorter)]
 }
 
 /// Holes of the last while, the newer the heavier: by half-life.
 #[derive(Clone, Copy, Debug, Default)]
 struct Recent {
     at: Time,
-    weights: [f32; HALF_LIVES_MS.len()],
+    /// Such as are open as far as is known: after a while, losses.
+    open: [f32; MEMORIES],
+    /// Such as were filled late.
+    late: [f32; MEMORIES],
 }
 
 impl Recent {
     #[inline]
     fn age(&mut self, now: Time) {
-        let passed = ms(now.since(self.at));
-        if passed > 0.0 {
-            for (weight, half_life) in self.weights.iter_mut().zip(HALF_LIVES_MS) {
-                *weight *= exp2(-passed / half_life);
-            }
-            self.at = now;
+        let passed = now.since(self.at);
+        if passed.is_zero() {
+            return;
         }
+        for (left, weights) in left(ms(passed))
+            .iter()
+            .zip(self.open.iter_mut().zip(&mut self.late))
+        {
+            *weights.0 *= left;
+            *weights.1 *= left;
+        }
+        self.at = now;
     }
 
-    #[inline]
-    fn add(&mut self, now: Time) {
-        self.age(now);
-        self.weights.iter_mut().for_each(|weight| *weight += 1.0);
-    }
-
-    /// Takes out what was added `age` ago.
-    fn remove(&mut self, age: Duration, now: Time) {
-        self.age(now);
-        for (weight, half_life) in self.weights.iter_mut().zip(HALF_LIVES_MS) {
-            *weight = (*weight - exp2(-ms(age) / half_life)).max(0.0);
+    /// Takes out a hole that opened `age` ago.
+    fn close(&mut self, age: Duration) {
+        for (weight, left) in self.open.iter_mut().zip(left(ms(age))) {
+            *weight = (*weight - left).max(0.0);
         }
     }
 }
@@ -153,19 +76,14 @@ pub(super) struct Signals {
     delays: [Delays; PATHS_MAX],
     /// Shards that arrived, modulo 2^32.
     arrived: u32,
-    arrived_at_hole: u32,
-    /// Holes that are open as far as is known, and such as were filled late.
-    unresolved: Recent,
-    late: Recent,
-    /// Share of holes that were losses, lately and over long, and of shards.
-    lost_of_holes: f32,
-    lost_of_holes_long: f32,
-    fates: u16,
-    lost_of_shards: f32,
-    arrived_at_fate: u32,
-    /// Probability that the path is in its bad state.
-    bad: f32,
-    /// The newest hole that was filled late.
+    /// At the last opening, and how many came between it and the one before it, twice.
+    arrived_at_opening: u32,
+    apart: [u32; 2],
+    /// The newest hole.
+    newest: u32,
+    recent: Recent,
+    /// When a hole was filled late, and the newest one that was.
+    late_at: Option<Time>,
     overtaker: Option<u32>,
 }
 
@@ -174,15 +92,11 @@ impl Signals {
         Self {
             delays: [Delays::default(); PATHS_MAX],
             arrived: 0,
-            arrived_at_hole: 0,
-            unresolved: Recent::default(),
-            late: Recent::default(),
-            lost_of_holes: 0.5,
-            lost_of_holes_long: 0.5,
-            fates: 0,
-            lost_of_shards: 0.005,
-            arrived_at_fate: 0,
-            bad: 0.0,
+            arrived_at_opening: 0,
+            apart: [u32::MAX; 2],
+            newest: 0,
+            recent: Recent::default(),
+            late_at: None,
             overtaker: None,
         }
     }
@@ -191,119 +105,138 @@ impl Signals {
     #[inline]
     pub(super) fn arrived(&mut self, path: u8, sent_at_us: u32, received_at: Time) -> bool {
         self.arrived = self.arrived.wrapping_add(1);
-        let delay_us = received_at.as_wire_us().wrapping_sub(sent_at_us);
         self.delays
             .get_mut(usize::from(path))
-            .is_some_and(|delays| delays.note(delay_us, received_at))
-    }
-
-    /// What is known of a hole at `age`; `itself` is how much of the unresolved holes it is.
-    fn describe(&self, hole: &Hole, itself: [f32; HALF_LIVES_MS.len()]) -> [f32; FEATURES] {
-        let delays = self.delays.get(usize::from(hole.path)).copied();
-        let delays = delays.unwrap_or_default();
-        let gap = hole.gap.clamp(1, 64) as f32;
-        let others = |index: usize| (self.unresolved.weights[index] - itself[index]).max(0.0);
-        let several = |weight: f32| log2(1.0 + weight) / 2.0;
-        [
-            1.0,
-            log2(gap) / 3.0,
-            f32::from(u8::from(hole.gap <= 1)),
-            (hole.position.min(63) as f32 + 1.0) / gap - 0.5,
-            log2(self.lost_of_shards + 1e-4) / 4.0 + 2.0,
-            self.bad * 2.0,
-            self.lost_of_holes * 2.0 - 1.0,
-            delays.deviations(delays.latest - delays.slow) / 2.0,
-            delays.deviations(delays.fast - delays.slow) / 2.0,
-            f32::from(hole.siblings) / 2.0,
-            several(others(0)),
-            several(others(1)),
-            several(others(2)),
-            several(self.late.weights[0]),
-            several(self.late.weights[2]),
-            0.0,
-        ]
+            .is_some_and(|delays| delays.note(sent_at_us, received_at))
     }
 
     /// A hole opens: what is known of it.
     #[inline]
-    pub(super) fn open(&mut self, hole: &Hole) -> Features {
-        self.unresolved.age(hole.opened_at);
-        self.late.age(hole.opened_at);
-        let arrived = self.arrived.wrapping_sub(self.arrived_at_hole);
-        self.arrived_at_hole = self.arrived;
-        // The forward filter over `arrived` shards at once, of which a bad state loses its share.
-        let loss = self.lost_of_shards.clamp(1e-5, 0.5);
-        let stays = (1.0 - BAD_LOSS) * (1.0 - BAD_ENDS);
-        let begins = loss * BAD_ENDS;
-        let left = exp2(log2(stays) * arrived.min(64) as f32);
-        self.bad = (self.bad * left + begins).min(0.99);
-        let features = pack(self.describe(hole, [0.0; HALF_LIVES_MS.len()]));
-        self.unresolved.add(hole.opened_at);
+    pub(super) fn open(&mut self, hole: &Hole, memo: &mut Memo) -> Features {
+        self.recent.age(hole.opened_at);
+        self.newest = hole.number;
+        let apart = self.arrived.wrapping_sub(self.arrived_at_opening);
+        // Those of one gap open together.
+        if apart > 0 {
+            self.apart = [apart, self.apart[0]];
+            self.arrived_at_opening = self.arrived;
+        }
+        memo.arrived = self.arrived;
+        let delays = self.delays.get(usize::from(hole.path));
+        let delays = delays.copied().unwrap_or_default();
+        memo.spacing_ms = delays.spacing_ms(hole.gap);
+        memo.apart = self.apart.map(|apart| apart.min(255) as u8);
+        memo.rises = delays.rises().into();
+        let features = self.describe(hole, Duration::ZERO, memo, None, [0.0; MEMORIES]);
+        self.recent
+            .open
+            .iter_mut()
+            .for_each(|weight| *weight += 1.0);
         features
     }
 
-    /// What losses there are to one late shard, over long: from 1 in 1,000 to 1.
-    #[inline]
-    pub(super) fn odds(&self) -> f32 {
-        (self.lost_of_holes_long / (1.0 - self.lost_of_holes_long).max(1e-3)).clamp(1e-3, 1.0)
+    /// Another look at an open hole. `first` is what is known of the first of its gap.
+    pub(super) fn look(
+        &mut self,
+        hole: &Hole,
+        age: Duration,
+        memo: &Memo,
+        first: Option<&Memo>,
+    ) -> Features {
+        self.recent.age(hole.opened_at + age);
+        self.describe(hole, age, memo, first, left(ms(age)))
     }
 
-    /// How likely the hole was a loss, for the belief in a bad state.
+    /// What is known of a hole at `age`; `itself` is how much of the open holes it is.
     #[inline]
-    pub(super) fn believe(&mut self, probability: f32) {
-        let loss = self.lost_of_shards.clamp(1e-5, 0.5);
-        let ratio = probability * BAD_LOSS / loss + (1.0 - probability);
-        let bad = self.bad * ratio;
-        self.bad = (bad / (bad + 1.0 - self.bad)).min(0.99);
-    }
-
-    /// Another look at an open hole, whose logit was `before`, survival included.
-    pub(super) fn look(&mut self, hole: &Hole, age: Duration, before: f32) -> Features {
-        let now = hole.opened_at + age;
-        self.unresolved.age(now);
-        self.late.age(now);
-        let itself = HALF_LIVES_MS.map(|half_life| exp2(-ms(age) / half_life));
-        let mut values = self.describe(hole, itself);
-        // What was sent after it has come late: it did not wait in the same queue.
-        let is_overtaken = self
-            .overtaker
-            .is_some_and(|number| (number.wrapping_sub(hole.number) as i32) > 0);
-        values[15] = f32::from(u8::from(is_overtaken));
-        // The position and who opened it say nothing new; their places tell of the age.
-        values[7] = (before / 2.0).clamp(-4.0, 4.0);
-        values[9] = log2(ms(age).max(0.1)) / 4.0;
-        pack(values)
+    fn describe(
+        &self,
+        hole: &Hole,
+        age: Duration,
+        memo: &Memo,
+        first: Option<&Memo>,
+        itself: [f32; MEMORIES],
+    ) -> Features {
+        let age_ms = ms(age);
+        let flag = |is: bool| f32::from(u8::from(is));
+        let more = |count: f32| log2(1.0 + count);
+        let gap = hole.gap.clamp(1, 1 << 12);
+        let position = hole.position.min(gap - 1);
+        let behind = gap - 1 - position;
+        let arrived = self.arrived.wrapping_sub(memo.arrived);
+        // Beyond its own gap.
+        let newer = self.newest.wrapping_sub(hole.number).saturating_sub(behind);
+        let newer = if age.is_zero() { 0 } else { newer.min(1 << 12) };
+        let is_after = |number: u32| (number.wrapping_sub(hole.number) as i32) > 0;
+        let others = |index: usize| more((self.recent.open[index] - itself[index]).max(0.0));
+        let late = |index: usize| more(self.recent.late[index]);
+        let since_ms = self
+            .late_at
+            .map_or(1e6, |at| ms((hole.opened_at + age).since(at)));
+        let [apart, apart_before] = memo.apart.map(u32::from);
+        let is_period = apart == apart_before && apart <= PERIOD_MAX;
+        let (gap_late, gap_overtaken) = first.map_or((0, false), |first| {
+            (first.gap_late, first.gap_newest_late > position as u16)
+        });
+        let (age_log, newer_log) = (more(age_ms), more(newer as f32));
+        let single = flag(gap == 1);
+        pack([
+            1.0,
+            flag(age.is_zero()),
+            age_log / 2.0,
+            single,
+            more((gap - 1) as f32) / 2.0,
+            more(position as f32) / 2.0,
+            more(behind as f32) / 2.0,
+            memo.rises[0] / 2.0,
+            memo.rises[1] / 2.0,
+            more(arrived.min(1 << 16) as f32) / 4.0,
+            newer_log / 2.0,
+            others(4) / 2.0,
+            others(3) / 2.0,
+            others(2) / 2.0,
+            others(1) / 2.0,
+            others(0) / 2.0,
+            late(3) / 2.0,
+            late(2) / 2.0,
+            late(1) / 2.0,
+            late(0) / 2.0,
+            (more(since_ms) / 4.0).min(3.0),
+            flag(self.overtaker.is_some_and(is_after)),
+            flag(gap_overtaken),
+            more(f32::from(gap_late)) / 2.0,
+            flag(is_period),
+            more(apart as f32) / 4.0,
+            more(memo.spacing_ms * behind as f32) / 2.0,
+            more(memo.spacing_ms) / 2.0,
+            age_log * newer_log / 4.0,
+            age_log * single / 2.0,
+            single * late(1) / 2.0,
+            f32::from(hole.siblings) / 2.0,
+        ])
     }
 
     /// A hole was filled by its first transmission.
-    pub(super) fn late(&mut self, hole: &Hole, age: Duration, was_judged: bool) {
+    pub(super) fn late(&mut self, hole: &Hole, age: Duration) {
         let now = hole.opened_at + age;
-        if !was_judged {
-            self.unresolved.remove(age, now);
-            self.fate(false);
-        }
-        self.late.add(now);
+        self.recent.age(now);
+        self.recent.close(age);
+        self.recent
+            .late
+            .iter_mut()
+            .for_each(|weight| *weight += 1.0);
+        self.late_at = Some(now);
         let is_newer = |number: u32| (hole.number.wrapping_sub(number) as i32) > 0;
         if self.overtaker.is_none_or(is_newer) {
             self.overtaker = Some(hole.number);
         }
     }
 
-    /// A hole's first transmission is lost.
-    pub(super) fn lost(&mut self) {
-        self.fate(true);
-    }
-
-    fn fate(&mut self, lost: bool) {
-        let lost = f32::from(u8::from(lost));
-        self.lost_of_holes += HOLE * (lost - self.lost_of_holes);
-        self.fates = (self.fates + 1).min(HOLES_LONG);
-        let weight = 1.0 / f32::from(self.fates + 1);
-        self.lost_of_holes_long += weight * (lost - self.lost_of_holes_long);
-        let arrived = self.arrived.wrapping_sub(self.arrived_at_fate);
-        self.arrived_at_fate = self.arrived;
-        let kept = exp2(-(arrived.min(1 << 20) as f32) * SHARD * core::f32::consts::LOG2_E);
-        self.lost_of_shards = (self.lost_of_shards * kept + SHARD * lost).clamp(0.0, 1.0);
+    /// A hole was none.
+    pub(super) fn retract(&mut self) {
+        for weight in &mut self.recent.open {
+            *weight = (*weight - 1.0).max(0.0);
+        }
     }
 }
 
@@ -311,7 +244,10 @@ impl Signals {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::memo::Memos;
     use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
 
     fn hole(number: u32, at_us: u64) -> Hole {
         Hole {
@@ -324,56 +260,71 @@ mod tests {
         }
     }
 
-    #[test]
-    fn another_base_delay_is_another_path_and_a_burst_of_jitter_is_not() {
-        let mut signals = Signals::new();
-        let mut changes = |from: u32, count: u32, delay_us: u32| {
-            (from..from + count)
-                .filter(|n| {
-                    let jitter = n % 7 * 100;
-                    signals.arrived(
-                        0,
-                        n * 100,
-                        Time(u64::from(n * 100 + delay_us + jitter) * 1_000),
-                    )
-                })
-                .count()
-        };
-        assert_eq!(changes(0, 2_000, 20_000), 0);
-        assert_eq!(changes(2_000, 900, 45_000), 0, "a spike of 90 ms");
-        assert_eq!(changes(2_900, 2_000, 20_000), 0);
-        assert_eq!(changes(4_900, 2_000, 45_000), 1);
-        assert_eq!(changes(6_900, 2_000, 20_000), 1);
+    fn open(signals: &mut Signals, memos: &mut Memos, hole: &Hole) -> Features {
+        signals.open(hole, memos.open(hole.number))
     }
 
     #[test]
-    fn open_holes_count_until_they_are_filled() {
-        let mut signals = Signals::new();
-        for number in 0..8 {
-            signals.open(&hole(number, 1_000));
+    fn what_is_left_halves_in_each_half_life() {
+        for (index, half_life) in [16_384.0, 4_096.0, 256.0, 16.0, 4.0]
+            .into_iter()
+            .enumerate()
+        {
+            for lives in [0.5f32, 1.0, 3.0] {
+                let found = left(half_life * lives)[index];
+                assert!(
+                    (found / (-lives).exp2() - 1.0).abs() < 0.13,
+                    "{half_life} {found}"
+                );
+            }
         }
-        assert!((signals.unresolved.weights[1] - 8.0).abs() < 0.1);
-        for number in 0..8 {
-            signals.late(&hole(number, 1_000), Duration::from_millis(3), false);
-        }
-        assert!(signals.unresolved.weights[1] < 0.1);
-        assert!((signals.late.weights[1] - 8.0).abs() < 0.1);
+        assert_eq!(left(0.0), [1.0; MEMORIES]);
     }
 
     #[test]
-    fn losses_raise_the_belief_in_a_bad_state_and_arrivals_lower_it() {
-        let mut signals = Signals::new();
-        for number in 0..3 {
-            signals.open(&hole(number, 1_000));
-            signals.believe(0.9);
+    fn open_holes_count_until_they_are_filled_or_turn_out_to_be_none() {
+        let (mut signals, mut memos) = (Signals::new(), Memos::new());
+        for number in 0..8 {
+            open(&mut signals, &mut memos, &hole(number, 1_000));
         }
-        let believed = signals.bad;
-        assert!(believed > 0.3, "{believed}");
-        (0..20).for_each(|n| {
-            signals.arrived(0, n, Time(2_000_000));
+        assert!((signals.recent.open[2] - 8.0).abs() < 0.1);
+        for number in 0..6 {
+            signals.late(&hole(number, 1_000), MS * 3);
+        }
+        signals.retract();
+        assert!((signals.recent.open[1] - 1.0).abs() < 0.05);
+        assert!((signals.recent.late[1] - 6.0).abs() < 0.05);
+    }
+
+    #[test]
+    fn a_look_sees_what_came_since_and_that_others_of_the_gap_have_come() {
+        let (mut signals, mut memos) = (Signals::new(), Memos::new());
+        let gap = [0, 1, 2].map(|position| Hole {
+            gap: 3,
+            position,
+            ..hole(position, 1_000)
         });
-        signals.open(&hole(3, 2_000));
-        assert!(signals.bad < believed / 10.0);
+        for hole in &gap {
+            open(&mut signals, &mut memos, hole);
+        }
+        for n in 0..15 {
+            signals.arrived(0, n, Time(2_000_000));
+        }
+        open(&mut signals, &mut memos, &hole(3, 2_000));
+        signals.late(&gap[1], MS);
+        let first = memos.get_mut(0).unwrap();
+        (first.gap_late, first.gap_newest_late) = (1, 2);
+        let look = |number: usize| {
+            let hole = &gap[number];
+            let memo = memos.get(hole.number).unwrap();
+            signals.clone().look(hole, MS * 2, memo, memos.get(0))
+        };
+        let (before, after) = (look(0), look(2));
+        // Fifteen arrivals, log2(16) / 4; one newer hole, log2(2) / 2.
+        assert_eq!((before[9], before[10]), (32, 16));
+        // Overtaken by one of the stream and one of its gap, of which one has come.
+        assert_eq!(before[21..24], [32, 32, 16]);
+        assert_eq!(after[21..24], [0, 0, 16]);
     }
 
     proptest! {
@@ -381,7 +332,7 @@ mod tests {
         fn finite_whatever_comes(
             steps in prop::collection::vec((0u8..5, any::<u32>(), any::<u64>(), any::<u8>()), 1..200),
         ) {
-            let mut signals = Signals::new();
+            let (mut signals, mut memos) = (Signals::new(), Memos::new());
             for (kind, number, nanos, path) in steps {
                 let hole = Hole {
                     number,
@@ -394,16 +345,15 @@ mod tests {
                 let age = Duration::from_nanos(nanos.rotate_left(23));
                 match kind {
                     0 => { signals.arrived(path, number, Time(nanos)); }
-                    1 => { signals.open(&hole); }
-                    2 => { signals.look(&hole, age, nanos as f32); }
-                    3 => signals.late(&hole, age, number & 1 == 0),
-                    _ => signals.lost(),
+                    1 => { open(&mut signals, &mut memos, &hole); }
+                    2 => {
+                        let memo = *memos.open(number);
+                        signals.look(&hole, age, &memo, Some(&memo));
+                    }
+                    3 => signals.late(&hole, age),
+                    _ => signals.retract(),
                 }
-                signals.believe(f32::from(path) / 255.0);
-                prop_assert!((0.0..=1.0).contains(&signals.bad));
-                prop_assert!((0.0..=1.0).contains(&signals.lost_of_holes));
-                prop_assert!((0.0..=1.0).contains(&signals.lost_of_shards));
-                let weights = signals.unresolved.weights.iter().chain(&signals.late.weights);
+                let weights = signals.recent.open.iter().chain(&signals.recent.late);
                 prop_assert!(weights.clone().all(|weight| weight.is_finite() && *weight >= 0.0));
             }
         }

@@ -1,21 +1,20 @@
 //! What a model has learned, as bytes that survive a restart.
 //!
-//! Big-endian: magic, version, fates learned from, the histogram's weights by context, both sets of
-//! logistic weights, the calibrator's knots, the logarithm of the price, CRC-32C of all before. The file lies where others
-//! may write, so nothing in it is believed that the model could not have learned itself.
+//! Big-endian: magic, version, fates learned from, the histogram's weights by context, the logistic
+//! weights, the logarithm of the price, CRC-32C of all before. The file lies where others may write,
+//! so nothing in it is believed that the model could not have learned itself.
 
 use core::fmt;
 
-use super::calibrator::KNOTS;
 use super::lateness::{BUCKETS, CONTEXTS};
 use super::logistic::FEATURES;
 use super::{LEARNED_MAX, Model};
 
 const MAGIC: [u8; 4] = *b"SGPM";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// Numbers beside the head: weights of the histogram and of the features, knots, and the price.
-const NUMBERS: usize = CONTEXTS * BUCKETS + 2 * FEATURES + KNOTS + 1;
+const NUMBERS: usize = CONTEXTS * BUCKETS + FEATURES + 1;
 
 /// Bytes of a saved model.
 pub const STATE_LEN: usize = MAGIC.len() + 2 + 4 + NUMBERS * 4 + 4;
@@ -83,9 +82,10 @@ impl Model {
         put(&VERSION.to_be_bytes());
         put(&self.learned.to_be_bytes());
         let histogram = self.lateness.weights().iter().flatten();
-        let weights = self.fresh.weights.iter().chain(&self.look.weights);
-        let weights = weights.chain(&self.calibrator.knots);
-        for number in histogram.chain(weights).chain([&self.price.log()]) {
+        for number in histogram
+            .chain(&self.odds.weights)
+            .chain([&self.price.log()])
+        {
             put(&number.to_be_bytes());
         }
         let checksum = crc32c::crc32c(&state[..STATE_LEN - 4]);
@@ -109,25 +109,20 @@ impl Model {
         }
         let learned = u32::from_be_bytes(reader.take());
         let weights = [(); CONTEXTS].map(|()| reader.numbers());
-        let (fresh, look) = (reader.numbers(), reader.numbers());
-        let knots = reader.numbers();
+        let odds_weights = reader.numbers();
         let log_price = reader.number();
         let (mut lateness, mut price) = (self.lateness.clone(), self.price);
-        let mut calibrator = self.calibrator;
-        let (mut new_fresh, mut new_look) = (self.fresh, self.look);
+        let mut odds = self.odds;
         let is_valid = learned <= LEARNED_MAX
             && lateness.restore(weights)
-            && new_fresh.restore(fresh)
-            && new_look.restore(look)
-            && calibrator.restore(knots)
+            && odds.restore(odds_weights)
             && price.restore(log_price);
         if !is_valid {
             return Err(StateError::Range);
         }
         self.learned = learned;
         self.lateness = lateness;
-        (self.fresh, self.look) = (new_fresh, new_look);
-        (self.calibrator, self.price) = (calibrator, price);
+        (self.odds, self.price) = (odds, price);
         Ok(())
     }
 }

@@ -12,8 +12,9 @@
 //! | 1 | path in the low three bits, stream above them |
 //! | 1 | 0 for a first transmission, 1 for a repeat, 2 for repair |
 //!
-//! Each stream is a channel of its own. What is missing between path numbers was lost, sent between its neighbours. The two clocks may
-//! differ by anything: half the round trip is taken as the shortest delay.
+//! Each stream is a channel of its own. What is missing between path numbers was lost, sent between its
+//! neighbours. The two clocks may differ by anything: half the round trip is taken as the shortest
+//! delay.
 
 use std::io::Read;
 use std::time::Duration;

@@ -107,17 +107,21 @@ fn loss_of(text: &str) -> Result<f64, String> {
     }
 }
 
+/// The fields of a row that has four.
+fn four<'a>(
+    mut fields: impl Iterator<Item = &'a str>,
+    names: &str,
+) -> Result<[&'a str; 4], String> {
+    let row = [(); 4].map(|()| fields.next().unwrap_or_default());
+    // A fourth field that is empty is none either.
+    if row[3].is_empty() || fields.next().is_some() {
+        return Err(format!("four fields expected: `{names}`"));
+    }
+    Ok(row)
+}
+
 fn window(line: &str, before: Option<&Window>) -> Result<Window, String> {
-    let mut fields = line.split_whitespace();
-    let (Some(at), Some(rate), Some(rtt), Some(loss), None) = (
-        fields.next(),
-        fields.next(),
-        fields.next(),
-        fields.next(),
-        fields.next(),
-    ) else {
-        return Err("four fields expected: `time Mbit/s RTTms loss`".into());
-    };
+    let [at, rate, rtt, loss] = four(line.split_whitespace(), "time Mbit/s RTTms loss")?;
     let rtt = rtt
         .strip_suffix("ms")
         .ok_or_else(|| format!("round trip `{}` has no `ms` behind it", shown(rtt)))?;
@@ -134,16 +138,7 @@ fn window(line: &str, before: Option<&Window>) -> Result<Window, String> {
 }
 
 fn fit(line: &str) -> Result<Fit, String> {
-    let mut fields = line.split(',');
-    let (Some(_), Some(class), Some(to_bad), Some(to_good), None) = (
-        fields.next(),
-        fields.next(),
-        fields.next(),
-        fields.next(),
-        fields.next(),
-    ) else {
-        return Err("four fields expected: `session,class,p,r`".into());
-    };
+    let [_, class, to_bad, to_good] = four(line.split(','), "session,class,p,r")?;
     let delay_ms = match class.trim() {
         "cell" => 30.0,
         "wifi" => 15.0,
