@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -128,7 +129,7 @@ pub struct EmulateArgs {
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<u32>,
     /// Seed of all that is random.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, allow_negative_numbers = true, value_parser = whole::<u64>)]
     pub seed: u64,
     /// Stop after so many seconds; without it, on SIGINT or SIGTERM.
     #[arg(long, value_name = "S")]
@@ -194,18 +195,47 @@ pub enum SimCommand {
     Predict(SimPredictArgs),
 }
 
+/// What a profile file holds.
+const PROFILE_HELP: &str = "\
+A profile file is TOML. A path:
+  [[single]]
+  name = \"mine\"
+  path = { delay_ms = 20, rate = 200, loss = 0.01 }
+Keys of a path, each optional: delay_ms (one way), jitter_ms, rate (Mbit/s; unlimited without),
+queue_frames, loss, burst (mean run of losses), reorder, reorder_ms, duplicate, corrupt, mtu. loss,
+reorder, duplicate and corrupt are shares from 0 to 1. Two paths: [[pair]] with name, a and b.";
+
 /// `sim profile`.
 #[derive(Debug, Args)]
+#[command(after_help = PROFILE_HELP)]
 pub struct SimProfileArgs {
     /// A profile of a profile file; the paths of a pair are NAME/a and NAME/b.
     #[arg(value_name = "FILE:NAME")]
     pub profile: String,
     /// Virtual seconds; the first 3 are not counted.
-    #[arg(long, value_name = "S", default_value_t = 20.0)]
+    #[arg(
+        long,
+        value_name = "S",
+        default_value_t = 20.0,
+        allow_negative_numbers = true
+    )]
     pub seconds: f64,
     /// Seed of all that is random.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, allow_negative_numbers = true, value_parser = whole::<u64>)]
     pub seed: u64,
+    /// How many seeds, counted up from the seed; of several the table has median and worst, the JSON
+    /// document each.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        allow_negative_numbers = true,
+        value_parser = whole::<u32>
+    )]
+    pub seeds: u32,
+    /// A setting of both gateways, such as tunnel.repair=1/8@32; may be repeated.
+    #[arg(long = "set", value_name = "tunnel.KEY=VALUE")]
+    pub settings: Vec<String>,
     /// Print the report as one JSON document.
     #[arg(long)]
     pub json: bool,
@@ -222,13 +252,25 @@ pub struct SimPredictArgs {
     #[arg(long, value_name = "NAME", num_args = 1..)]
     pub policy: Vec<String>,
     /// Shards of a channel, for each seed.
-    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 100_000,
+        allow_negative_numbers = true,
+        value_parser = whole::<usize>
+    )]
     pub shards: usize,
     /// How many seeds follow from the seed; the spread between them is told.
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 5,
+        allow_negative_numbers = true,
+        value_parser = whole::<u32>
+    )]
     pub seeds: u32,
     /// Seed of all that is random.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, allow_negative_numbers = true, value_parser = whole::<u64>)]
     pub seed: u64,
     /// Measure what each policy costs; then a seed does not give the same bytes each time.
     #[arg(long)]
@@ -236,6 +278,32 @@ pub struct SimPredictArgs {
     /// Print the report as one JSON document.
     #[arg(long)]
     pub json: bool,
+}
+
+/// A whole number of a type, whose range is told if it does not fit.
+fn whole<T>(text: &str) -> Result<T, String>
+where
+    T: FromStr + Bounded,
+{
+    text.parse()
+        .map_err(|_| format!("write a whole number from 0 to {}", T::MOST))
+}
+
+/// Types without negative numbers, and how far they go.
+trait Bounded {
+    const MOST: u64;
+}
+
+impl Bounded for u64 {
+    const MOST: u64 = u64::MAX;
+}
+
+impl Bounded for usize {
+    const MOST: u64 = usize::MAX as u64;
+}
+
+impl Bounded for u32 {
+    const MOST: u64 = u32::MAX as u64;
 }
 
 /// clap's explanation of a wrong command line, as one line.

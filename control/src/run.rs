@@ -140,6 +140,13 @@ fn check_report(
         topology.trim_end_matches('\n'),
         settings.listen
     );
+    let tunnel = &settings.engine.tunnel;
+    if tunnel.retransmit {
+        report.push_str(&format!(
+            "retained up to {} MiB for each stream, beside that memory\n",
+            tunnel.retention_bytes >> 20
+        ));
+    }
     if let Some(found) = found {
         report.push_str(&format!("state    {}\n", found.summary()));
     }

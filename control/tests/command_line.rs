@@ -320,6 +320,29 @@ fn check_says_what_becomes_of_a_state_file_and_leaves_it_alone() {
 }
 
 #[test]
+fn the_memory_that_check_shows_can_be_followed() {
+    let folder = Folder::new();
+    let good = good(&folder);
+    let report = |tunnel: &str| {
+        let file = folder.write("gw-a.toml", &format!("{good}[tunnel]\n{tunnel}\n"));
+        stdout(&shardgate(&["run", "--config", text(&file), "--check"])).to_owned()
+    };
+    let shown = report("retention_mb = 48");
+    let pools: Vec<_> = shown.lines().filter(|l| l.contains(" mbufs of ")).collect();
+    assert!(!pools.is_empty(), "{shown}");
+    for pool in pools {
+        // NAME COUNT mbufs of BYTES bytes, COST each in memory, SUM MiB
+        let words: Vec<_> = pool.split_whitespace().collect();
+        let number = |at: usize| words[at].parse::<usize>().unwrap();
+        let (count, bytes, cost, sum) = (number(1), number(4), number(6), number(10));
+        assert!(cost > bytes, "{pool}");
+        assert_eq!((count * cost).div_ceil(1 << 20), sum, "{pool}");
+    }
+    assert_says(&shown, &["\nretained up to 48 MiB for each stream, "]);
+    assert!(!report("retransmit = false").contains("retained"));
+}
+
+#[test]
 fn a_wrong_configuration_exits_with_2_and_names_file_line_key_and_remedy() {
     let folder = Folder::new();
     let good = good(&folder);
@@ -335,7 +358,7 @@ fn a_wrong_configuration_exits_with_2_and_names_file_line_key_and_remedy() {
         (
             "hugepages = \"off\"",
             "hugepagse = \"off\"",
-            &[":4: ", "dpdk.hugepagse", "`hugepages`"][..],
+            &[":4: ", "dpdk.hugepagse", "did you mean `hugepages`?"][..],
         ),
         (
             "192.0.2.1/24",

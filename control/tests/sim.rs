@@ -80,6 +80,52 @@ fn a_pair_says_what_it_uses_and_its_paths_have_names() {
 }
 
 #[test]
+fn settings_are_tried_and_several_seeds_show_their_spread() {
+    let name = named("loss_1");
+    let args = ["profile", &name, "--seconds", "4", "--seeds", "2"];
+    let set = [
+        "--set",
+        "tunnel.repair=off",
+        "--set",
+        "tunnel.retransmit=false",
+    ];
+    let json = sim(&[&args[..], &set, &["--json"]].concat());
+    let document: serde_json::Value = serde_json::from_str(stdout(&json)).expect("one document");
+    assert_eq!(document["settings"][0], "tunnel.repair=off");
+    let runs = document["runs"].as_array().expect("a list");
+    assert_eq!(runs.len(), 2);
+    for (at, run) in runs.iter().enumerate() {
+        assert_eq!(run["seed"], at + 1);
+        assert_eq!(run["overhead_percent"]["repair"], 0.0, "as it was set");
+        assert_eq!(run["overhead_percent"]["repeats"], 0.0, "as it was set");
+    }
+    let both = sim(&args);
+    let text = stdout(&both);
+    for part in ["seeds 1 to 2", "shardgate median", "plain worst"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    for (option, value, says) in [
+        (
+            "--set",
+            "tunnel.repair=nope",
+            "--set: tunnel.repair: \"nope\" does not fit",
+        ),
+        (
+            "--set",
+            "tunnel.listen_port=1",
+            "there are tunnel.bulk_hold_ms",
+        ),
+        ("--seeds", "0", "from 1 to 100"),
+        ("--seeds", "101", "from 1 to 100"),
+    ] {
+        let line = error(&["profile", &name, option, value]);
+        assert!(line.contains(says), "{line}");
+    }
+    let help = sim(&["profile", "--help"]);
+    assert!(stdout(&help).contains("queue_frames, loss, burst"));
+}
+
+#[test]
 fn what_is_wrong_is_said_in_one_line_with_a_remedy() {
     let unknown = error(&["profile", &named("nope")]);
     assert!(
@@ -97,11 +143,15 @@ fn what_is_wrong_is_said_in_one_line_with_a_remedy() {
         let line = error(&["profile", &named("clean"), "--seconds", seconds]);
         assert!(line.contains("from 4 to 3600"), "{line}");
     }
-    let option = error(&["profile", &named("clean"), "--seconds", "-1"]);
-    assert!(
-        option.contains("--seconds") || option.contains("-1"),
-        "{option}"
-    );
+    for (option, value, says) in [
+        ("--seconds", "-1", "from 4 to 3600"),
+        ("--seed", "-1", "--seed"),
+        ("--seed", "-1", "from 0 to 18446744073709551615"),
+        ("--seed", "x", "from 0 to 18446744073709551615"),
+    ] {
+        let line = error(&["profile", &named("clean"), option, value]);
+        assert!(line.contains(says), "{line}");
+    }
     assert!(error(&["profile"]).contains("FILE:NAME"));
     assert!(error(&[]).starts_with("shardgate: "));
 }
@@ -228,10 +278,12 @@ fn the_model_its_ablation_and_its_rival_are_judged_at_the_default() {
 
 #[test]
 fn a_judgement_refuses_what_it_cannot_do() {
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 9] = [
         (&["--shards", "10"], "from 1000 to 2000000"),
         (&["--shards", "99999999"], "from 1000 to 2000000"),
         (&["--seeds", "0"], "from 1 to 100"),
+        (&["--seeds", "-1"], "from 0 to 4294967295"),
+        (&["--shards", "-1"], "write a whole number from 0"),
         (&["--seeds", "101"], "from 1 to 100"),
         (&["--policy", "clever"], "no policy `clever`; there are "),
         (&["--trace", "/nowhere.log"], "/nowhere.log"),

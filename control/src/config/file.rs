@@ -85,7 +85,7 @@ pub struct Tunnel {
     pub ordering: Option<String>,
     pub predictor: Option<String>,
     pub shards: Option<Value>,
-    pub repair: Option<String>,
+    pub repair: Option<Value>,
     pub retransmit: Option<bool>,
     pub interactive_hold_ms: Option<Value>,
     pub bulk_hold_ms: Option<Value>,

@@ -25,7 +25,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use blake2::{Blake2s256, Digest};
-use shardgate_dataplane::config::{EngineConfig, Hugepages};
+use shardgate_dataplane::config::{EngineConfig, Hugepages, TunnelSpec};
 use zeroize::Zeroizing;
 
 pub use self::machine::Machine;
@@ -183,6 +183,12 @@ pub fn check(source: &Source, machine: &Machine) -> Result<Settings, ConfigError
         record_file,
         state_file,
     })
+}
+
+/// The section `[tunnel]` of a text that may have no other; nothing else is checked.
+pub fn tunnel(source: &Source) -> Result<TunnelSpec, ConfigError> {
+    let file: File = toml::from_str(source.text()).map_err(|error| source.toml_error(&error))?;
+    tunnel::check(source, &file)
 }
 
 /// Where the stats endpoint of a configuration listens; nothing else is checked.

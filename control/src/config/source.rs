@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+/// From this Jaro similarity on a name may be a misspelt other one, as clap judges options.
+const LIKE: f64 = 0.7;
+
 /// What is wrong with a configuration: one line that names file, key and remedy.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ConfigError {
@@ -100,7 +103,7 @@ impl Source {
             file: self.file.clone(),
             line: error.span().map(|span| self.line_at(span.start)),
             key,
-            message: error.message().trim().replace('\n', "; "),
+            message: with_remedy(&error.message().trim().replace('\n', "; ")),
         }
     }
 
@@ -145,6 +148,39 @@ impl Source {
         }
         found
     }
+}
+
+/// What serde says of a wrong type or an unknown key, and what to write instead.
+fn with_remedy(message: &str) -> String {
+    if let Some(unknown) = message.strip_prefix("unknown field ") {
+        let mut names = unknown.split('`').skip(1).step_by(2);
+        let meant = names.next().and_then(|name| nearest(name, names));
+        return match meant {
+            Some((name, meant)) => format!("no key is called `{name}`: did you mean `{meant}`?"),
+            None => message.into(),
+        };
+    }
+    let expected = message
+        .starts_with("invalid type: ")
+        .then(|| message.rsplit_once(", expected "));
+    let remedy = match expected.flatten() {
+        Some((_, "a string")) => "write text in quotes, as \"...\"",
+        Some((_, "a boolean")) => "write true or false, without quotes",
+        Some((_, "a sequence")) => "write a list, as [\"...\"]",
+        Some((_, expected)) if expected.starts_with("struct ") => "write a section, as [name]",
+        Some((_, "u16")) => "write a whole number from 0 to 65535, without quotes",
+        _ => return message.into(),
+    };
+    format!("{message}: {remedy}")
+}
+
+/// The known name that somebody may have meant.
+fn nearest<'a>(name: &'a str, known: impl Iterator<Item = &'a str>) -> Option<(&'a str, &'a str)> {
+    known
+        .map(|known| (strsim::jaro(name, known), known))
+        .filter(|(likeness, _)| *likeness > LIKE)
+        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|(_, known)| (name, known))
 }
 
 /// The innermost key whose name or value stands at `offset`.

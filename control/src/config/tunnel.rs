@@ -39,7 +39,7 @@ pub fn check(source: &Source, file: &File) -> Result<TunnelSpec, ConfigError> {
     }
     let flows = flows(source, file, listen_port)?;
     let checksum = tunnel.checksum.unwrap_or(true);
-    if !checksum && tunnel.repair.as_deref() != Some("off") {
+    if !checksum && tunnel.repair.as_ref().and_then(Value::as_str) != Some("off") {
         let message = "false only with repair = \"off\": it guards what repair rebuilds";
         return Err(source.error("tunnel.checksum", message));
     }
@@ -125,11 +125,22 @@ fn whole_number(digits: &str) -> Option<u64> {
 /// One repair shard for every so many source shards, and how many it covers.
 fn repair(source: &Source, tunnel: &Tunnel, limit: f64) -> Result<RepairMode, ConfigError> {
     const KEY: &str = "tunnel.repair";
-    let text = match tunnel.repair.as_deref() {
-        None | Some("auto") => return Ok(RepairMode::Auto),
-        Some("off") => return Ok(RepairMode::Off),
-        Some(text) => text,
+    let wrong = |text: String| {
+        let message = format!(
+            "{text} does not fit: write \"auto\", \"off\", \"1/S\" for a repair shard every S shards, or \"1/S@W\" for one over the last W of them, 1 <= S <= W <= {WINDOW_MAX} and W at most {OPEN_MAX} S"
+        );
+        source.error(KEY, message)
     };
+    let text = match &tunnel.repair {
+        None => return Ok(RepairMode::Auto),
+        Some(Value::String(text)) => text.as_str(),
+        Some(other) => return Err(wrong(shown(other))),
+    };
+    match text {
+        "auto" => return Ok(RepairMode::Auto),
+        "off" => return Ok(RepairMode::Off),
+        _ => {}
+    }
     let fixed = text.strip_prefix("1/").and_then(|rest| {
         let (every, window) = match rest.split_once('@') {
             Some((every, window)) => (whole_number(every)?, whole_number(window)?),
@@ -146,12 +157,7 @@ fn repair(source: &Source, tunnel: &Tunnel, limit: f64) -> Result<RepairMode, Co
             && window / every <= OPEN_MAX as u64;
         fits.then_some((every as u8, window as u8))
     });
-    let Some((every, window)) = fixed else {
-        let message = format!(
-            "{text:?} does not fit: write \"auto\", \"off\", \"1/S\" for a repair shard every S shards, or \"1/S@W\" for one over the last W of them, 1 <= S <= W <= {WINDOW_MAX} and W at most {OPEN_MAX} S"
-        );
-        return Err(source.error(KEY, message));
-    };
+    let (every, window) = fixed.ok_or_else(|| wrong(format!("{text:?}")))?;
     if limit * f64::from(every) < LIMIT_ROUNDED {
         return Err(source.error(KEY, unaffordable(text, every, limit)));
     }

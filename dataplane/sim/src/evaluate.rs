@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use shardgate_core::endpoint::EndpointConfig;
 use shardgate_core::time::Time;
 
 use crate::gateway::{
@@ -173,6 +174,22 @@ pub fn profile(
     options: Options,
     progress: &mut dyn FnMut(f64),
 ) -> Result<Report, InvalidProfile> {
+    profile_tuned(name, profile, seed, options, &|_| {}, progress)
+}
+
+/// As [`profile`], after `tune` has changed what both ends of the sharding tunnel do by themselves.
+///
+/// # Errors
+///
+/// If a path's parameter is outside its range.
+pub fn profile_tuned(
+    name: &str,
+    profile: &Profile,
+    seed: u64,
+    options: Options,
+    tune: &dyn Fn(&mut EndpointConfig),
+    progress: &mut dyn FnMut(f64),
+) -> Result<Report, InvalidProfile> {
     let (path, note) = match profile {
         Profile::Single(path) => (path, None),
         Profile::Pair(pair) => (&pair.a, Some("a pair: both tunnels use its path a alone")),
@@ -181,7 +198,7 @@ pub fn profile(
     let plain = run(paths, &plain_gateways, seed, options, &mut |share| {
         progress(share / 2.0)
     })?;
-    let sharded = |seed| sharded_gateways(paths, seed);
+    let sharded = |seed| tuned_gateways(paths, seed, tune);
     let tunnel = run(paths, &sharded, seed, options, &mut |share| {
         progress(0.5 + share / 2.0)
     })?;
@@ -203,13 +220,22 @@ pub fn plain_gateways(_seed: u64) -> [Box<dyn Gateway>; 2] {
 
 /// A sharding tunnel over all of `paths`, as it configures itself.
 pub fn sharded_gateways(paths: &[PathProfile], seed: u64) -> [Box<dyn Gateway>; 2] {
+    tuned_gateways(paths, seed, &|_| {})
+}
+
+fn tuned_gateways(
+    paths: &[PathProfile],
+    seed: u64,
+    tune: &dyn Fn(&mut EndpointConfig),
+) -> [Box<dyn Gateway>; 2] {
     let mtu = paths
         .iter()
         .map(|path| path.mtu)
         .min()
         .unwrap_or(MTU_DEFAULT);
     let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
-    let config = ShardedConfig::automatic(paths.len() as u8, mtu);
+    let mut config = ShardedConfig::automatic(paths.len() as u8, mtu);
+    tune(&mut config.endpoint);
     [Site::A, Site::B]
         .map(|site| Box::new(ShardedGateway::new(config, site, seed)) as Box<dyn Gateway>)
 }

@@ -106,7 +106,10 @@ fn table(profiles: impl Iterator<Item = (String, Profile)>) -> String {
 /// Whatever the seed: one that takes jitter for a queue shows in some of them only.
 #[test]
 fn a_path_that_jitters_and_loses_is_used() {
-    let single = file().single.into_iter().find(|one| one.name == "dsl_lossy");
+    let single = file()
+        .single
+        .into_iter()
+        .find(|one| one.name == "dsl_lossy");
     let paths = [single.expect("the profile").path];
     for seed in 1..=4 {
         let gateways = |seed| evaluate::sharded_gateways(&paths, seed);

@@ -84,15 +84,19 @@ impl PoolPlan {
         self.lines.iter().map(|line| line.mbufs).sum()
     }
 
-    /// Without hugepages no mbuf crosses a page, so most of them cost a page of their own.
-    fn megabytes(&self, hugepages: bool) -> usize {
+    /// Memory that an mbuf costs. Without hugepages none crosses a page, so most of them cost a page
+    /// of their own.
+    fn cost(&self, hugepages: bool) -> usize {
         let mbuf = self.data_room + MBUF_OVERHEAD;
-        let cost = match PAGE / mbuf {
+        match PAGE / mbuf {
             _ if hugepages => mbuf,
             0 => mbuf.next_multiple_of(PAGE),
             per_page => PAGE / per_page,
-        };
-        (self.mbufs() * cost).div_ceil(1 << 20)
+        }
+    }
+
+    fn megabytes(&self, hugepages: bool) -> usize {
+        (self.mbufs() * self.cost(hugepages)).div_ceil(1 << 20)
     }
 }
 
@@ -390,10 +394,11 @@ impl fmt::Display for Topology {
         for pool in &self.pools {
             writeln!(
                 f,
-                "  {:<8} {:>6} mbufs of {} bytes, {} MiB",
+                "  {:<8} {:>6} mbufs of {} bytes, {} each in memory, {} MiB",
                 pool.name,
                 pool.mbufs(),
                 pool.data_room,
+                pool.cost(self.hugepages),
                 pool.megabytes(self.hugepages)
             )?;
             for line in pool.lines.iter().filter(|line| line.mbufs > 0) {

@@ -433,13 +433,13 @@ fn what_the_reader_of_toml_refuses() {
     let folder = Folder::new();
     let unknown = folder.added("[tunnel]\nlisten_prt = 1");
     assert!(
-        unknown.starts_with("gw-a.toml:19: tunnel.listen_prt: unknown field `listen_prt`"),
+        unknown.starts_with("gw-a.toml:19: tunnel.listen_prt: no key is called `listen_prt`"),
         "{unknown}"
     );
     assert!(unknown.contains("`listen_port`"), "{unknown}");
     let unknown = folder.replaced("role = \"lan\"", "role = \"lan\"\nrolle = 1");
     assert!(
-        unknown.starts_with("gw-a.toml:7: port[0].rolle: unknown field `rolle`"),
+        unknown.starts_with("gw-a.toml:7: port[0].rolle: no key is called `rolle`"),
         "{unknown}"
     );
     let twice = folder.added("[tunnel]\nlisten_port = 1\nlisten_port = 2");
