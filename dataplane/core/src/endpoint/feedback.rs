@@ -174,9 +174,13 @@ impl<B: Buffer> Endpoint<B> {
             self.drops.count(DropReason::ShardMalformed);
             return told;
         };
+        let known = self.messages.generation;
         if let Err(reason) = self.messages.is_new(header, generation) {
             self.drops.count(reason);
             return told;
+        }
+        if known != 0 && known != generation {
+            self.outbound.peer_restarted();
         }
         told.is_news = true;
         self.messages.stats.received += 1;
@@ -284,10 +288,11 @@ impl<B: Buffer> Endpoint<B> {
         if self.outbound.extent_due || !self.outbound.untold.is_empty() {
             self.send_message(self.config.stream, path, egress, |endpoint, writer| {
                 let outbound = &mut endpoint.outbound;
-                let told = writer.seqs(BlockType::NotSent, outbound.untold.iter().copied());
-                outbound.untold.drain(..told);
+                // First how far the stream goes: only what is known to be missing can be closed.
                 let (highest, floor) = outbound.extent();
                 outbound.extent_due = !writer.extent(highest, floor);
+                let told = writer.seqs(BlockType::NotSent, outbound.untold.iter().copied());
+                outbound.untold.drain(..told);
                 true
             });
         }

@@ -66,7 +66,7 @@ pub struct OutboundStats {
     pub over_budget: u64,
     /// Shards asked for by the peer.
     pub asked: u64,
-    /// Of those: answered lately, so that the answer is on its way.
+    /// Of those: answered lately or about to be, or too many are.
     pub asked_again: u64,
     /// Of those: gone from retention.
     pub asked_gone: u64,
@@ -242,12 +242,11 @@ impl<B: Buffer> Outbound<B> {
         budget: &mut SealBudget,
         egress: &mut Egress<'_, P, impl Outbox<B>>,
     ) {
-        let mut any = false;
         while self.pacer.permits(egress.now)
             && egress.outbox.credit() > SHARDS_MAX
+            && budget.permits(SHARDS_MAX, egress.now)
             && let Some((frame, lane)) = self.backlog.pop_front()
         {
-            any = true;
             let mut offered = self.stream.offer(frame, lane);
             if let Err(Refused::Full(frame)) = offered {
                 self.close(budget, egress);
@@ -262,10 +261,11 @@ impl<B: Buffer> Outbound<B> {
                 Err(Refused::Dropped(_, reason)) => self.drops.count(reason),
             }
             // An aggregate's bytes are spent when it closes; it must not outgrow what is permitted.
-            self.close(budget, egress);
-        }
-        if any {
-            self.close(budget, egress);
+            if let Close::Dropped(reason, frames) = self.close(budget, egress) {
+                // What was short for this one is short for the next: that one waits.
+                self.drops.add(reason, frames as u64);
+                return;
+            }
         }
     }
 
@@ -386,6 +386,8 @@ impl<B: Buffer> Outbound<B> {
     /// The peer asks for shards again. Answers leave with the next [`Self::poll`] or at once.
     pub(super) fn wanted(&mut self, seqs: impl Iterator<Item = Seq>, now: Time) {
         if !self.config.retransmit {
+            // The peer waits for what will not come, unless it is told.
+            self.extent_due |= seqs.count() > 0;
             return;
         }
         let half_round = self
@@ -402,15 +404,16 @@ impl<B: Buffer> Outbound<B> {
                 continue;
             }
             match self.retention.get_mut(seq) {
-                Some(shard) if shard.fate != Fate::Unknown => self.stats.asked_nonsense += 1,
+                Some(shard) if shard.fate == Fate::Arrived => self.stats.asked_nonsense += 1,
+                // Whoever asks has not heard of it.
+                Some(shard) if shard.fate == Fate::NotSent => tell(&mut self.untold, seq),
                 Some(shard) => {
-                    let is_under_way = now.since(shard.last_sent) < half_round;
+                    let is_under_way = shard.queued || now.since(shard.last_sent) < half_round;
                     if is_under_way || self.answers.len() >= ANSWERS_MAX {
                         self.stats.asked_again += 1;
                         continue;
                     }
-                    // It is under way from now on, whenever there is room for it.
-                    shard.last_sent = now;
+                    shard.queued = true;
                     self.answers.push_back(seq);
                 }
                 None => {
@@ -432,30 +435,38 @@ impl<B: Buffer> Outbound<B> {
                 return;
             }
             self.answers.pop_front();
-            // What is asked for once more was lost twice: two copies go.
-            let copies = match self.retention.get_mut(seq) {
-                Some(shard) if shard.fate == Fate::Unknown => {
-                    shard.answers = shard.answers.saturating_add(1);
-                    1 + u8::from(shard.answers > 1)
-                }
-                _ => continue,
+            let Some(shard) = self.retention.get_mut(seq) else {
+                continue;
             };
-            for _ in 0..copies {
-                self.repeat(seq, budget, egress);
+            shard.queued = false;
+            if shard.fate != Fate::Unknown {
+                continue;
+            }
+            // What is asked for once more was lost twice: two copies go.
+            let copies = 1 + u8::from(shard.answers > 0);
+            let sent = (0..copies)
+                .filter(|_| self.repeat(seq, budget, egress))
+                .count();
+            // One that could not be sent is no answer: the next request is taken as the first.
+            if sent > 0
+                && let Some(shard) = self.retention.get_mut(seq)
+            {
+                shard.answers = shard.answers.saturating_add(1);
+                shard.last_sent = egress.now;
             }
         }
     }
 
-    /// Sends a retained shard again.
+    /// Sends a retained shard again; false if that is not possible now.
     fn repeat<P: BufferPool<Buffer = B>>(
         &mut self,
         seq: Seq,
         budget: &mut SealBudget,
         egress: &mut Egress<'_, P, impl Outbox<B>>,
-    ) {
+    ) -> bool {
         let (Some(shard), Some(payload)) = (self.retention.get(seq), self.retention.payload(seq))
         else {
-            return;
+            return false;
         };
         let header = SourceHeader {
             repeat: true,
@@ -469,13 +480,15 @@ impl<B: Buffer> Outbound<B> {
             body.copy_from_slice(payload);
             Some(buffer)
         }) else {
-            return;
+            return false;
         };
         let why = (Cause::Repeat, Addition::Repeat);
-        if let Some(bytes) = self.send_added(buffer, seq, why, budget, egress) {
-            self.stats.repeats += 1;
-            self.stats.repeat_bytes += bytes;
-        }
+        let Some(bytes) = self.send_added(buffer, seq, why, budget, egress) else {
+            return false;
+        };
+        self.stats.repeats += 1;
+        self.stats.repeat_bytes += bytes;
+        true
     }
 
     /// Does what time brings.
@@ -585,6 +598,8 @@ impl<B: Buffer> Outbound<B> {
         if let Some(bytes) = self.send_added(buffer, header.window_start, why, budget, egress) {
             self.stats.tail_repairs += 1;
             self.stats.tail_bytes += bytes;
+        } else {
+            self.extent_due = true;
         }
     }
 
@@ -626,6 +641,18 @@ impl<B: Buffer> Outbound<B> {
         }
     }
 
+    /// The peer has begun anew: what was sent to it before says nothing of the path.
+    pub(super) fn peer_restarted(&mut self) {
+        for path in self.paths.iter_mut() {
+            path.log.forget();
+        }
+        for seq in self.answers.drain(..) {
+            if let Some(shard) = self.retention.get_mut(seq) {
+                shard.queued = false;
+            }
+        }
+    }
+
     /// A numbered datagram died before the wire.
     pub(super) fn not_sent(&mut self, path: u8, path_number: u64) {
         self.stats.not_sent += 1;
@@ -637,8 +664,7 @@ impl<B: Buffer> Outbound<B> {
             if let Some(shard) = self.retention.get_mut(what.seq) {
                 shard.fate = Fate::NotSent;
             }
-            // What finds no room is asked for, or given up, like any other hole.
-            let _ = self.untold.try_push(what.seq);
+            tell(&mut self.untold, what.seq);
         }
     }
 
@@ -688,5 +714,32 @@ impl<B: Buffer> Outbound<B> {
 
     pub(super) fn numbered(&self) -> u64 {
         self.stream.numbered()
+    }
+
+    /// Everything offered from now on waits until so many bytes a second permit it.
+    #[cfg(test)]
+    pub(super) fn pace(&mut self, rate: u64, now: Time) {
+        self.pacer.set(rate, now);
+    }
+
+    /// Frames that wait for the pacer.
+    #[cfg(test)]
+    pub(super) fn paced(&self) -> usize {
+        self.backlog.len()
+    }
+
+    /// Leaves so many bytes to be added.
+    #[cfg(test)]
+    pub(super) fn leave_to_add(&mut self, bytes: u64) {
+        let bucket = &mut self.paths[0].bucket;
+        let spent = bucket.available(Addition::Repeat).saturating_sub(bytes);
+        assert!(bucket.spend(spent, Addition::Repeat));
+    }
+}
+
+/// Has the peer told of what never left. What finds no room is told when it is asked for.
+fn tell(untold: &mut ArrayVec<Seq, NOT_SENT_MAX>, seq: Seq) {
+    if !untold.contains(&seq) {
+        let _ = untold.try_push(seq);
     }
 }

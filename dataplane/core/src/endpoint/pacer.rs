@@ -111,6 +111,12 @@ impl Pacer {
         }
     }
 
+    /// Permits so many bytes a second from now on.
+    #[cfg(test)]
+    pub(super) fn set(&mut self, rate: u64, now: Time) {
+        (self.rate, self.at, self.tokens) = (rate, now, 0);
+    }
+
     /// When the next bytes may leave.
     pub(super) fn next_at(&self) -> Time {
         if self.rate == 0 || self.tokens > 0 {

@@ -1,3 +1,5 @@
+mod scarcity;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -311,21 +313,39 @@ fn repair_alone_fills_holes_without_a_round_trip() {
 
 #[test]
 fn what_never_left_is_no_loss_and_nobody_waits_for_it() {
-    let mut world = World::new([config(RECOVERY); 2], MS * 20, losing(|n| n == 50));
-    for frame in 0..200 {
-        world.offer(1_000);
-        if frame == 50 {
-            world.sites[0].endpoint.not_sent(0, 50);
+    // Told of at once, or, should that be lost, to whoever asks for it.
+    for (is_told, within) in [(true, MS), (false, MS * 45)] {
+        let mut world = World::new([config(RECOVERY); 2], MS * 20, losing(|n| n == 50));
+        let (mut died_at, mut went_on) = (Time::ZERO, None);
+        for frame in 0..400 {
+            world.offer(1_000);
+            if frame == 50 {
+                died_at = world.now;
+                let endpoint = &mut world.sites[0].endpoint;
+                endpoint.not_sent(0, 50);
+                if !is_told {
+                    endpoint.outbound.untold.clear();
+                }
+            }
+            world.run(Duration::from_micros(500));
+            if went_on.is_none() && world.delivered().len() > 50 {
+                went_on = Some(world.now.since(died_at));
+            }
         }
-        world.run(Duration::from_micros(500));
+        world.run(MS * 300);
+        let expected: Vec<u32> = (0..400).filter(|frame| *frame != 50).collect();
+        assert_eq!(world.delivered(), expected);
+        let waited = went_on.expect("it goes on") - MS * 20;
+        assert!(waited <= within, "{waited:?}");
+        let view = world.sites[0].endpoint.path_view(0, world.now);
+        assert_eq!(view.lost, 0);
+        let stats = world.sites[0].endpoint.outbound_stats();
+        let counts = (stats.not_sent, stats.repeats, stats.asked_nonsense);
+        assert_eq!(counts, (1, 0, 0));
+        let mut received = world.sites[1].endpoint.received();
+        let (_, buffer) = received.next().expect("one stream");
+        assert_eq!(buffer.stats().holes_not_sent, 1);
     }
-    world.run(MS * 300);
-    let expected: Vec<u32> = (0..200).filter(|frame| *frame != 50).collect();
-    assert_eq!(world.delivered(), expected);
-    let view = world.sites[0].endpoint.path_view(0, world.now);
-    assert_eq!(view.lost, 0);
-    let stats = world.sites[0].endpoint.outbound_stats();
-    assert_eq!((stats.not_sent, stats.repeats), (1, 0));
 }
 
 #[test]

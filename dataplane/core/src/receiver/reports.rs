@@ -120,9 +120,9 @@ impl<B: Buffer, P: Predictor> PredictiveBuffer<B, P> {
             return;
         }
         self.known_sent(highest.minus(EXTENT_REACH), highest, path, now);
-        // A floor above all that was sent would be nonsense, one that falls is old news.
+        // A floor above what comes next would be nonsense, one that falls is old news.
         let rises = self.floor.is_none_or(|old| old.is_before(floor));
-        if rises && !highest.is_before(floor) {
+        if rises && !highest.plus(1).is_before(floor) {
             self.floor = Some(floor);
             self.age_floor(self.newest.unwrap_or(newest));
             self.advance_gates(self.settled, sink);

@@ -29,6 +29,8 @@ pub(crate) struct Retained {
     pub last_sent: Time,
     /// How often it was sent again.
     pub answers: u8,
+    /// Whether it was asked for and waits to be sent again.
+    pub queued: bool,
 }
 
 /// A ring of slots, one for each of the last sequence numbers.
@@ -72,6 +74,7 @@ impl Retention {
                 fate: Fate::Unknown,
                 last_sent: now,
                 answers: 0,
+                queued: false,
             }
         });
     }

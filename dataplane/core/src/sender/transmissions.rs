@@ -131,6 +131,13 @@ impl Transmissions {
         was_pending.then_some(*slot)
     }
 
+    /// Waits for no word of what was sent so far: whoever would have given it is gone.
+    pub(crate) fn forget(&mut self) {
+        self.settled = self.next;
+        self.reported = self.next;
+        (self.received, self.untold) = (0, 0);
+    }
+
     /// When a transmission left, if it is remembered.
     pub(crate) fn sent_at(&mut self, number: u64) -> Option<Time> {
         self.slot(number).map(|slot| slot.sent_at)
@@ -336,6 +343,26 @@ mod tests {
         assert!(log.not_sent(0).is_none() && log.not_sent(3).is_none());
         let news = take(&mut log, 2, &[(0, 2)]);
         assert!(news.iter().all(|&(seq, _)| seq != 0), "{news:?}");
+    }
+
+    #[test]
+    fn what_a_peer_that_is_gone_did_not_report_is_no_loss() {
+        let mut log = log(10);
+        take_of(&mut log, (2, 3), &[(0, 3)]);
+        log.forget();
+        assert!(!log.has_unreported());
+        for number in 10..20 {
+            let at = Time::ZERO + MS * number;
+            log.sent(number.into(), Seq(number), 100, Cause::Source, at);
+        }
+        // The one that came after it has 19 and 17; 18 may still come.
+        let news = take_of(&mut log, (19, 2), &[(0, 1), (1, 1)]);
+        let lost: Vec<_> = news
+            .iter()
+            .filter(|one| one.1 == News::SettledLost)
+            .map(|one| one.0)
+            .collect();
+        assert_eq!(lost, [10, 11, 12, 13, 14, 15, 16]);
     }
 
     #[test]
