@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import unittest.mock
 
 from support import (
     ROOT,
@@ -53,6 +54,25 @@ class Bridged(LabTest):
             ping = measure.ping(self.lab.namespace("host-a"), target, count=20)
             self.assertEqual(ping.lost_percent, 0)
             self.assertGreater(measure.tcp_goodput(self.lab, target, seconds=1).mbit_per_s, 1)
+
+    def test_wireguard_that_does_not_answer_is_started_again(self):
+        real, said = self.lab._reached, io.StringIO()
+        answers = [LabError("no answer"), None]
+
+        def second_time(target):
+            error = answers.pop(0)
+            if error:
+                raise error
+            return real(target)
+
+        with (
+            unittest.mock.patch.object(self.lab, "_reached", second_time),
+            contextlib.redirect_stderr(said),
+            self.lab.wireguard() as target,
+        ):
+            self.assertEqual(measure.ping(self.lab.namespace("host-a"), target).lost_percent, 0)
+        self.assertIn("wireguard-go is started again: no answer", said.getvalue())
+        self.assertIn("UAPI listener started", said.getvalue())
 
     def test_carriers_leave_the_gateways_without_addresses(self):
         for carrier in (self.lab.plain, self.lab.wireguard):
