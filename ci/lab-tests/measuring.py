@@ -179,6 +179,18 @@ class Compare(Program):
         self.assertEqual(clean["bytes_added"], found["inline"]["bytes_added"])
         self.assertIsNone(document["paths"][0]["rivals"]["plain"]["bytes_added"])
 
+    def test_a_robbed_measurement_is_made_again_and_the_least_robbed_kept(self):
+        # Nobody's share is below nothing: every measurement counts as robbed.
+        options = ("--paths", "unlimited", "--rivals", "plain", "--stolen-max", "-1")
+        document, said = self.document("compare", "--pings", "1", *options)
+        self.assertEqual(said.count("went to other machines: again"), 4, said)
+        self.assertEqual(said.count("went to other machines: kept the least robbed"), 1, said)
+        (found,) = document["paths"][0]["rounds"]
+        share = document["paths"][0]["rivals"]["plain"]["stolen_share"]
+        self.assertEqual(share, found["plain"]["stolen_share"])
+        told = [float(line.split()[0]) for line in said.splitlines() if "went to" in line]
+        self.assertEqual(round(100 * share, 1), min(told))
+
     def check_account(self, found):
         """Every byte that left the WAN ports has its cause; here shards, feedback and no more."""
         account, counted = found["wan_bytes"], found["counters"]
