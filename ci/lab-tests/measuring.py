@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """The programs that measure: they end with figures, go on where they were, and leave nothing."""
 
+import io
+import itertools
 import json
 import pathlib
 import signal
@@ -8,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import types
 import unittest
 from unittest import mock
 
@@ -22,6 +25,7 @@ from support import (
     main,
     measure,
     run,
+    run_again_what_was_robbed,
     thin,
     wan,
 )
@@ -251,6 +255,48 @@ class Judged(unittest.TestCase):
         with self.assertRaisesRegex(unittest.SkipTest, "inconclusive, robbed"):
             self.verdict(robbed=["robbed"] * 4)
         self.assertEqual(self.attempt, 3)
+
+
+class Again(unittest.TestCase):
+    """A file's tests, on a machine that is robbed."""
+
+    def run_tests(self, *, robbed, fails):
+        """Runs one test that fails so often; returns the ids that failed, and how often it ran."""
+        runs = itertools.count(1)
+
+        class Sample(unittest.TestCase):
+            def test(self):
+                self.assertGreater(next(runs), fails)
+
+        module = types.ModuleType("sample")
+        module.Sample = Sample
+        Sample.__module__, Sample.__qualname__ = "sample", "Sample"
+        suite = unittest.defaultTestLoader.loadTestsFromModule(module)
+        with (
+            mock.patch("support.stolen", side_effect=robbed),
+            mock.patch("time.sleep"),
+            mock.patch("sys.stderr", io.StringIO()),
+        ):
+            first, failed = run_again_what_was_robbed(suite, module)
+        self.assertEqual(first.testsRun, 1)
+        return failed, next(runs) - 1
+
+    def test_what_passes_runs_once(self):
+        self.assertEqual(self.run_tests(robbed=["robbed"], fails=0), ([], 1))
+
+    def test_undisturbed_it_has_failed(self):
+        self.assertEqual(self.run_tests(robbed=[None], fails=1), (["sample.Sample.test"], 1))
+
+    def test_robbed_it_runs_again_and_passes(self):
+        self.assertEqual(self.run_tests(robbed=["robbed"] * 3, fails=2), ([], 3))
+
+    def test_robbed_and_then_not_it_has_failed(self):
+        found = self.run_tests(robbed=["robbed", None], fails=9)
+        self.assertEqual(found, (["sample.Sample.test"], 2))
+
+    def test_robbed_each_time_it_has_failed(self):
+        found = self.run_tests(robbed=["robbed"] * 4, fails=9)
+        self.assertEqual(found, (["sample.Sample.test"], 4))
 
 
 class Clocks:

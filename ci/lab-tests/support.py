@@ -154,6 +154,7 @@ def judged(check):
             time.sleep(2**attempt)
         return None
 
+    again.is_judged = True
     return again
 
 
@@ -298,7 +299,29 @@ def _stopped(lab, process):
 
 
 class _Result(unittest.TextTestResult):
-    """Adds the logs of whatever ran to a failure."""
+    """Adds the logs of whatever ran to a failure, and knows who failed on a robbed machine."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self._cpu = machine.CpuTime()
+        # How far the CPU time of each test that ran was stolen, if it was.
+        self.robbed = {}
+
+    def startTest(self, test):
+        self._cpu = machine.CpuTime()
+        super().startTest(test)
+
+    def stopTest(self, test):
+        super().stopTest(test)
+        reason = stolen(self._cpu)
+        # A judged one was tried again already, and failed undisturbed.
+        if reason and not hasattr(getattr(test, test._testMethodName), "is_judged"):
+            self.robbed[test.id()] = reason
+
+    def failed(self):
+        """The tests that failed, each once: ids."""
+        found = [getattr(test, "test_case", test) for test, _ in self.failures + self.errors]
+        return list(dict.fromkeys(test.id() for test in found))
 
     def addFailure(self, test, err):
         super().addFailure(test, err)
@@ -312,6 +335,29 @@ class _Result(unittest.TextTestResult):
     def _logs(test):
         if hasattr(test, "show_logs"):
             test.show_logs()
+
+
+def run_again_what_was_robbed(suite, module):
+    """Runs tests; those that failed while CPU time was stolen from this machine run once more.
+
+    Processes that start, answer and end within seconds do not when nothing runs for seconds. What
+    passes then has passed, what fails on an undisturbed machine or every time has failed. Returns
+    the result of the first run, and the ids of those that failed for good.
+    """
+    runner = unittest.TextTestRunner(stream=sys.stderr, verbosity=2, resultclass=_Result)
+    first = result = runner.run(suite)
+    failed = result.failed()
+    for attempt in range(1, ATTEMPTS):
+        again = [name for name in failed if name in result.robbed]
+        if not again:
+            break
+        for name in again:
+            say(f"{name} failed while {result.robbed[name]}, so once more")
+        time.sleep(2**attempt)
+        names = [name.removeprefix(f"{module.__name__}.") for name in again]
+        result = runner.run(unittest.defaultTestLoader.loadTestsFromNames(names, module))
+        failed = [name for name in failed if name not in again] + result.failed()
+    return first, failed
 
 
 def main():
@@ -341,9 +387,7 @@ def main():
     with machine.record() as record:
         registry.sweep(record)
     with _tool_folder:
-        result = unittest.TextTestRunner(stream=sys.stderr, verbosity=2, resultclass=_Result).run(
-            suite
-        )
+        result, failed = run_again_what_was_robbed(suite, module)
     # This machine can make a lab, so there is no other reason to skip.
     inconclusive = {
         f"{getattr(test, 'test_case', test)}: {reason}"
@@ -351,7 +395,7 @@ def main():
         if reason.startswith(INCONCLUSIVE)
     }
     refused = [reason for _, reason in result.skipped if not reason.startswith(INCONCLUSIVE)]
-    failed = len(result.failures) + len(result.errors) + len(refused)
+    failed = len(failed) + len(refused)
     passed = max(0, result.testsRun - failed - len(inconclusive))
     reasons = "; ".join(sorted(inconclusive)) or "none"
     print(f"{SUMMARY} {passed} passed, {failed} failed, {len(inconclusive)} skipped ({reasons})")
