@@ -11,8 +11,15 @@ use crate::limits::{REPLAY_WINDOW, REPORTS_COVERED};
 use crate::time::Time;
 use crate::wire::feedback::{RANGES_MAX, Range, Report};
 
-/// A stream that has been silent for this long is idle: what is unreported is reported at once.
+/// A stream that has been silent for this long, and for this many mean gaps between its datagrams,
+/// is idle: what is unreported is reported at once. Without the second a path on which a datagram
+/// takes longer than the first, 6 Mbit/s and less, gets a report for each of them.
 const IDLE_AFTER: Duration = Duration::from_millis(2);
+const IDLE_AFTER_GAPS: u32 = 4;
+/// A longer gap is a pause. It says nothing of how datagrams follow each other.
+const GAP_MAX: Duration = Duration::from_millis(10);
+/// What a gap counts in their mean is 1 / 8.
+const GAP_SHIFT: u32 = 3;
 
 /// What arrived on one path of a stream.
 pub(super) struct Arrivals {
@@ -21,6 +28,8 @@ pub(super) struct Arrivals {
     /// Largest path number, its `sent_at_us` and when it arrived.
     newest: Option<(u64, u32, Time)>,
     last_at: Time,
+    /// Mean time between datagrams, ns.
+    gap_ns: u64,
     /// Since the last report.
     fresh: u32,
     delay_first_us: u32,
@@ -42,6 +51,7 @@ impl Arrivals {
             received_bytes: 0,
             newest: None,
             last_at: Time::ZERO,
+            gap_ns: 0,
             fresh: 0,
             delay_first_us: 0,
             delay_min_us: 0,
@@ -67,6 +77,11 @@ impl Arrivals {
             self.newest = Some((number, sent_at_us, at));
         }
         self.lowest = self.lowest.min(number);
+        let gap = at.since(self.last_at);
+        if gap < GAP_MAX {
+            let gap_ns = gap.as_nanos() as u64;
+            self.gap_ns = self.gap_ns - (self.gap_ns >> GAP_SHIFT) + (gap_ns >> GAP_SHIFT);
+        }
         self.last_at = self.last_at.max(at);
         // Relative to the first since the last report: only differences mean something.
         let delay_us = at.as_wire_us().wrapping_sub(sent_at_us);
@@ -83,7 +98,8 @@ impl Arrivals {
 
     /// When the next report is due, `interval` after the last or as soon as the stream is idle.
     pub(super) fn report_at(&self, interval: Duration) -> Option<Time> {
-        let idle = self.last_at.max(self.reported_at) + IDLE_AFTER;
+        let idle_after = IDLE_AFTER.max(Duration::from_nanos(self.gap_ns) * IDLE_AFTER_GAPS);
+        let idle = self.last_at.max(self.reported_at) + idle_after;
         (self.fresh > 0).then(|| (self.reported_at + interval).min(idle))
     }
 
@@ -136,6 +152,38 @@ mod tests {
     }
 
     #[test]
+    fn a_slow_path_is_reported_by_interval_and_a_burst_when_it_ends() {
+        let interval = Duration::from_millis(10);
+        let reports = |gaps_us: &[u64], shards: usize| {
+            let (mut arrivals, mut window) = (Arrivals::new(), ReplayWindow::default());
+            let mut ranges = ArrayVec::new();
+            let (mut now, mut reports) = (us(1_000_000), 0);
+            for (number, gap) in gaps_us.iter().cycle().take(shards).enumerate() {
+                let next = now + Duration::from_micros(*gap);
+                while let Some(due) = arrivals.report_at(interval).filter(|due| *due < next) {
+                    ranges.clear();
+                    let due = due.max(now);
+                    arrivals.report(&window, &mut ranges, due).unwrap();
+                    reports += 1;
+                }
+                now = next;
+                window.accept(number as u64).unwrap();
+                arrivals.note(number as u64, 1_500, 0, now);
+            }
+            reports
+        };
+        // 5 Mbit/s: every 10 ms, not for each of them.
+        let slow = reports(&[2_400], 1_000);
+        assert!((190..=250).contains(&slow), "{slow}");
+        // Ten at once every 9 ms, as a radio hands them out: for each burst, when it ends.
+        let burst = [9_000, 50, 50, 50, 50, 50, 50, 50, 50, 50];
+        let bursts = reports(&burst, 1_000);
+        assert!((95..=101).contains(&bursts), "{bursts}");
+        // Sparse: for each.
+        assert_eq!(reports(&[20_000], 100), 99);
+    }
+
+    #[test]
     fn a_report_says_what_came_since_the_last_ones() {
         let (mut arrivals, mut window) = (Arrivals::new(), ReplayWindow::default());
         let interval = Duration::from_millis(10);
@@ -160,10 +208,9 @@ mod tests {
         );
         assert_eq!(arrivals.report_at(interval), None);
         for report in 0..REPORTS_COVERED as u64 {
-            let at = 10_000 * (report + 1);
+            let at = 20_000 * (report + 1);
             window.accept(5 + report).unwrap();
             arrivals.note(5 + report, 100, 0, us(at));
-            assert_eq!(arrivals.report_at(interval), Some(us(at + 2_000)));
             ranges.clear();
             arrivals
                 .report(&window, &mut ranges, us(at + 2_000))
@@ -175,13 +222,13 @@ mod tests {
         );
         // What comes late is told three times too, however far behind it is.
         window.accept(3).unwrap();
-        arrivals.note(3, 100, 0, us(50_000));
+        arrivals.note(3, 100, 0, us(80_000));
         for later in 0..=REPORTS_COVERED as u64 {
             let number = 8 + later;
             window.accept(number).unwrap();
-            arrivals.note(number, 100, 0, us(60_000 + later));
+            arrivals.note(number, 100, 0, us(90_000 + later));
             ranges.clear();
-            arrivals.report(&window, &mut ranges, us(60_000)).unwrap();
+            arrivals.report(&window, &mut ranges, us(90_000)).unwrap();
             let reached: u64 = ranges
                 .iter()
                 .map(|range| u64::from(range.gap) + u64::from(range.len))
