@@ -163,7 +163,8 @@ impl Decoder {
 
     /// Whether a repair shard is held that covers this missing source shard, so that it may be
     /// rebuilt soon.
-    pub fn recoverable_soon(&self, seq: Seq) -> bool {
+    #[cfg(test)]
+    pub(super) fn recoverable_soon(&self, seq: Seq) -> bool {
         self.equations.wait_for(seq)
     }
 

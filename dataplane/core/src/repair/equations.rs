@@ -163,6 +163,7 @@ impl Equations {
     }
 
     /// Whether an equation waits for this source shard.
+    #[cfg(test)]
     pub(super) fn wait_for(&self, seq: Seq) -> bool {
         self.iter().any(|equation| equation.is_missing(seq))
     }
