@@ -13,6 +13,7 @@
 //! | [`receiver`] | the predictive buffer: replay window, placing, frames, lanes, holes |
 //! | [`estimate`], [`congestion`] | what is known of a path; what may be added to it |
 //! | [`repair`] | the sliding-window erasure code: repair shards, and rebuilding from them |
+//! | [`plan`] | how much repair, how small shards, and why |
 //! | [`predict`] | the [`Predictor`](predict::Predictor) trait and the fixed policy |
 //! | [`buffer`], [`time`], [`seq`] | packet memory, time and wrapping numbers as values |
 //! | [`limits`], [`drop_reason`] | every bound with its reason; every way to die with its name |
@@ -35,6 +36,7 @@ pub mod histogram;
 pub mod lane;
 pub mod limits;
 pub mod mss;
+pub mod plan;
 pub mod predict;
 pub mod receiver;
 pub mod repair;

@@ -6,7 +6,7 @@
 //! | `outbound` | the stream that is sent: numbers, retention, repair, what reports say of it |
 //! | `pacer` | bursts leave no faster than the path can take them |
 //! | `path` | what is known of a path, and what that allows |
-//! | `plan` | how much standing repair, by what is known |
+//! | `plan` | from what is known of a path to the stream's [plan](crate::plan) |
 //! | `feedback` | messages in and out: reports, requests, probes |
 //!
 //! A gateway with several rx lcores has one endpoint per lcore and peer. The i-th of n sends stream
@@ -27,13 +27,14 @@ use self::feedback::Messages;
 use self::outbound::Outbound;
 pub use self::outbound::{OutboundStats, RecoveryConfig};
 pub use self::path::PathView;
-pub use self::plan::RepairMode;
 use crate::buffer::{Buffer, BufferPool};
 use crate::classify::Classified;
 use crate::drop_reason::{DropReason, Drops};
 use crate::flows::FlowTable;
 use crate::lane::Lane;
 use crate::limits::STREAMS_MAX;
+pub use crate::plan::RepairMode;
+use crate::plan::{Decisions, Plan};
 use crate::predict::{Engine, Policy, RoundTrip};
 use crate::receiver::{FrameSink, PredictiveBuffer, ReceiverConfig};
 use crate::repair::EncoderStats;
@@ -367,6 +368,21 @@ impl<B: Buffer> Endpoint<B> {
     /// What is known of a path.
     pub fn path_view(&self, path: u8, now: Time) -> PathView {
         self.outbound.path_view(path, now)
+    }
+
+    /// Tells of the share of their time for which this machine's crypto units are busy, in thousandths.
+    pub fn set_crypto_load(&mut self, permille: u16, now: Time) {
+        self.outbound.set_crypto_load(permille, now);
+    }
+
+    /// What is planned for the stream that is sent.
+    pub fn plan(&self) -> &Plan {
+        self.outbound.plan()
+    }
+
+    /// How that came about.
+    pub fn decisions(&self) -> &Decisions {
+        self.outbound.decisions()
     }
 
     /// Numbers taken so far: of data, and of feedback. Each is a seal under the key.

@@ -8,7 +8,7 @@ use shardgate_erasure::Coder;
 
 use super::pacer::Pacer;
 use super::path::{BadReport, Path, PathView};
-use super::plan::{self, RepairMode};
+use super::plan::{self, Planner};
 use super::{Egress, EndpointConfig, Outbox};
 use crate::buffer::{Buffer, BufferPool};
 use crate::congestion::Addition;
@@ -16,6 +16,7 @@ use crate::drop_reason::{DropReason, Drops};
 use crate::ecn::mark_ce;
 use crate::lane::{Class, Lane};
 use crate::limits::{ANSWERS_MAX, ASK_DEFAULT, BACKLOG_MAX, NOT_SENT_MAX, SHARDS_MAX};
+use crate::plan::{Decisions, Figure, Limits, Plan, RepairMode};
 use crate::predict::RoundTrip;
 use crate::repair::{Encoder, EncoderStats, RepairPlan, Symbol, combine};
 use crate::seal::{SealBudget, Unsealed};
@@ -86,9 +87,9 @@ pub struct OutboundStats {
     pub signals_dropped: u64,
     /// Frames that waited for the pacer.
     pub paced: u64,
-    /// Changes of the repair plan.
+    /// Changes of the plan.
     pub plan_changes: u64,
-    /// Source shards per repair shard in the plan; 0 without.
+    /// Source shards per repair shard now, for a moment after a rare loss too; 0 without.
     pub plan_every: u64,
     /// Source shards that a repair shard covers; 0 without.
     pub plan_window: u64,
@@ -106,9 +107,6 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(10);
 /// How long the tail of a stream waits for its report, beyond the round trip and reports.
 const TAIL_SLACK: Duration = Duration::from_millis(2);
 
-/// How often the plan is looked at.
-const PLAN_EVERY: Duration = Duration::from_millis(10);
-
 /// The sending side of an endpoint.
 pub(super) struct Outbound<B> {
     stream: StreamSender<B>,
@@ -122,8 +120,11 @@ pub(super) struct Outbound<B> {
     encoder: Encoder<B>,
     /// What the peer can decode.
     window_max: u16,
-    plan: Option<RepairPlan>,
-    planned_at: Time,
+    shards_max: u8,
+    crypto_load: (Figure, Time),
+    planner: Planner,
+    /// What the encoder is doing.
+    repair: Option<RepairPlan>,
     symbols: ArrayVec<Symbol<B>, SHARDS_MAX>,
     answers: VecDeque<Seq>,
     pacer: Pacer,
@@ -160,8 +161,10 @@ impl<B: Buffer> Outbound<B> {
             coder,
             encoder: Encoder::new(coder, recovery.payload_max),
             window_max: 0,
-            plan: None,
-            planned_at: Time::ZERO,
+            shards_max: config.sender.shards_max.clamp(1, SHARDS_MAX) as u8,
+            crypto_load: (Figure::UNKNOWN, Time::ZERO),
+            planner: Planner::default(),
+            repair: None,
             symbols: ArrayVec::new(),
             answers: VecDeque::with_capacity(ANSWERS_MAX),
             pacer: Pacer::default(),
@@ -318,8 +321,7 @@ impl<B: Buffer> Outbound<B> {
         self.retention.keep(header, payload, now);
         if let Some(path) = self.paths.get_mut(usize::from(clear.path)) {
             let bytes = u16::try_from(bytes).unwrap_or(u16::MAX);
-            path.log
-                .sent(clear.path_number, header.seq, bytes, Cause::Source, now);
+            path.sent(clear.path_number, header.seq, bytes, Cause::Source, now);
         }
         let symbols = &mut self.symbols;
         let keep = |symbol| {
@@ -366,7 +368,7 @@ impl<B: Buffer> Outbound<B> {
         if egress.outbox.credit() == 0 || !budget.permits(1, egress.now) {
             return None;
         }
-        if !path.bucket.spend(bytes, addition) {
+        if path.added_permille == 0 || !path.bucket.spend(bytes, addition) {
             self.stats.over_budget += 1;
             return None;
         }
@@ -377,7 +379,7 @@ impl<B: Buffer> Outbound<B> {
             return None;
         };
         let logged = u16::try_from(bytes).unwrap_or(u16::MAX);
-        path.log.sent(path_number, seq, logged, cause, egress.now);
+        path.sent(path_number, seq, logged, cause, egress.now);
         self.pacer.spend(usize::from(logged));
         egress.outbox.send(unsealed);
         Some(bytes)
@@ -498,8 +500,7 @@ impl<B: Buffer> Outbound<B> {
         egress: &mut Egress<'_, P, impl Outbox<B>>,
     ) {
         let now = egress.now;
-        if now.since(self.planned_at) >= PLAN_EVERY {
-            self.planned_at = now;
+        if self.planner.is_due(now) {
             self.replan(now);
         }
         self.answer(budget, egress);
@@ -527,21 +528,51 @@ impl<B: Buffer> Outbound<B> {
     }
 
     fn replan(&mut self, now: Time) {
-        let Some(path) = self.open_path else {
+        let Some(open_path) = self.open_path else {
             return;
         };
-        let Some(path) = self.paths.get(usize::from(path)) else {
+        let Some(path) = self.paths.get_mut(usize::from(open_path)) else {
             return;
         };
-        let plan = plan::repair(self.config.repair, self.config.retransmit, path, now);
-        let plan = plan.and_then(|plan| plan::decodable(plan, self.window_max));
-        if plan != self.plan {
-            self.plan = plan;
-            self.encoder.set_plan(plan);
-            self.stats.plan_changes += 1;
-            self.stats.plan_every = plan.map_or(0, |plan| plan.every.into());
-            self.stats.plan_window = plan.map_or(0, |plan| plan.window.into());
+        let limits = Limits {
+            repair: self.config.repair,
+            asks: self.config.retransmit,
+            payload_max: u16::try_from(self.payload_max).unwrap_or(u16::MAX),
+            window_max: self.window_max,
+            shards_max: self.shards_max,
+        };
+        let (mut crypto, at) = self.crypto_load;
+        crypto.age_us = u64::try_from(now.since(at).as_micros()).unwrap_or(u64::MAX);
+        let inputs = plan::inputs(path, limits, crypto, now);
+        self.stats.plan_changes += u64::from(self.planner.decide(&inputs, now));
+        let plan = self.planner.plan();
+        path.added_permille = plan.added_permille;
+        self.stream.set_payload(plan.payload.into());
+        let repair = self.planner.repair(path, now);
+        if repair != self.repair {
+            self.repair = repair;
+            self.encoder.set_plan(repair);
+            self.stats.plan_every = repair.map_or(0, |repair| repair.every.into());
+            self.stats.plan_window = repair.map_or(0, |repair| repair.window.into());
         }
+    }
+
+    /// The share of their time for which this machine's crypto units are busy, in thousandths.
+    pub(super) fn set_crypto_load(&mut self, permille: u16, now: Time) {
+        let (load, at) = &mut self.crypto_load;
+        load.value = permille.into();
+        load.count += 1;
+        *at = now;
+    }
+
+    /// What is planned.
+    pub(super) fn plan(&self) -> &Plan {
+        self.planner.plan()
+    }
+
+    /// How that came about.
+    pub(super) fn decisions(&self) -> &Decisions {
+        self.planner.decisions()
     }
 
     /// When the tail of a stream that fell silent is repaired, should no report have come: soon on
@@ -644,7 +675,7 @@ impl<B: Buffer> Outbound<B> {
     /// The peer has begun anew: what was sent to it before says nothing of the path.
     pub(super) fn peer_restarted(&mut self) {
         for path in self.paths.iter_mut() {
-            path.log.forget();
+            path.forget();
         }
         for seq in self.answers.drain(..) {
             if let Some(shard) = self.retention.get_mut(seq) {

@@ -2,12 +2,13 @@
 
 use core::time::Duration;
 
-use super::plan::REACTIVE_FOR;
 use crate::congestion::{QueueControl, TokenBucket, is_queue_full};
 use crate::estimate::{DeliveryRate, LossRuns, QueueDelay, Rtt};
 use crate::limits::LOST_AFTER;
+use crate::plan::REACTIVE_FOR;
 use crate::predict::RoundTrip;
-use crate::sender::transmissions::{News, Transmission, Transmissions};
+use crate::sender::transmissions::{Cause, News, Transmission, Transmissions};
+use crate::seq::Seq;
 use crate::time::Time;
 use crate::wire::feedback::{Ranges, Report};
 
@@ -50,6 +51,12 @@ pub(super) struct Path {
     pub bucket: TokenBucket,
     pub lost: u64,
     pub lost_late: u64,
+    /// Reports taken.
+    pub reports: u64,
+    /// Share of what the bucket would earn that it does, in thousandths.
+    pub added_permille: u16,
+    /// Transmissions since the last report, and when the first of them was.
+    unanswered: (u32, Option<Time>),
     reordering: Reordering,
     reported_at: Option<Time>,
     lost_at: Option<Time>,
@@ -136,6 +143,9 @@ impl Path {
             bucket: TokenBucket::new(overhead_limit),
             lost: 0,
             lost_late: 0,
+            reports: 0,
+            added_permille: 1_000,
+            unanswered: (0, None),
             reordering: Reordering::default(),
             reported_at: None,
             lost_at: None,
@@ -150,6 +160,25 @@ impl Path {
             variance: self.rtt.variance().unwrap_or_default(),
             minimum: self.rtt.min(now).unwrap_or(smoothed),
         })
+    }
+
+    /// Notes a transmission.
+    pub(super) fn sent(&mut self, number: u64, seq: Seq, bytes: u16, cause: Cause, now: Time) {
+        self.log.sent(number, seq, bytes, cause, now);
+        let (count, since) = &mut self.unanswered;
+        *count = count.saturating_add(1);
+        since.get_or_insert(now);
+    }
+
+    /// Transmissions since the last report, and when the first of them was.
+    pub(super) fn unanswered(&self) -> (u32, Option<Time>) {
+        self.unanswered
+    }
+
+    /// Waits for no report on what was sent so far.
+    pub(super) fn forget(&mut self) {
+        self.log.forget();
+        self.unanswered = (0, None);
     }
 
     /// A probe or a report gives a round trip: sent at `sent_at`, held by the peer for `held`.
@@ -222,6 +251,8 @@ impl Path {
         })
         .map_err(|_| BadReport::NeverSent)?;
         self.reported_at = Some(received_at);
+        self.reports += 1;
+        self.unanswered = (0, None);
         self.echo(report.echo_sent_at_us, report.echo_held_us, received_at);
         self.queue
             .sample(report.delay_min_us, report.delay_mean_us, received_at);
@@ -234,7 +265,8 @@ impl Path {
         if let Some(rate) = self.rate.bytes_per_second() {
             self.bucket.set_delivery_rate(rate);
         }
-        self.bucket.earn(bytes);
+        let share = u64::from(self.added_permille);
+        self.bucket.earn(bytes.saturating_mul(share) / 1_000);
         if lost > 0 {
             self.lost += u64::from(lost);
             self.control.on_path_loss(received_at, lost);

@@ -10,6 +10,8 @@ use crate::time::Time;
 const MEMORY_SHARDS: f64 = 10_000.0;
 /// Time after which a fate counts 1/e: a thin path adapts within seconds, not minutes.
 const MEMORY: f64 = 3.0;
+/// Weight of a burst among the last ones: a path that turns to bursts shows it in eight of them.
+const RECENT_WEIGHT: f64 = 1.0 / 8.0;
 /// Loss events are divided by no less than this: one loss in the first millisecond is no thousand a
 /// second.
 const EVENTS_OVER_MIN: f64 = 1.0;
@@ -29,6 +31,8 @@ pub struct LossRuns {
     /// Ended bursts and the shards in them.
     bursts: f64,
     in_bursts: f64,
+    /// Mean length of the last few.
+    recent: Option<f64>,
     /// Lost shards in a row, up to now.
     run: u64,
     /// Bursts begun, forgotten with time alone.
@@ -62,6 +66,9 @@ impl LossRuns {
             let weight = (-f64::from(received_run - 1) / MEMORY_SHARDS).exp();
             self.bursts += weight;
             self.in_bursts += weight * self.run as f64;
+            let run = self.run as f64;
+            let recent = self.recent.get_or_insert(run);
+            *recent += RECENT_WEIGHT * (run - *recent);
             self.run = 0;
         }
     }
@@ -97,7 +104,7 @@ impl LossRuns {
         // Below half a shard of weight nothing is left but rounding and what was forgotten.
         if self.lost < 0.5 && self.run == 0 {
             (self.lost, self.bursts, self.in_bursts) = (0.0, 0.0, 0.0);
-            self.last_loss = None;
+            (self.last_loss, self.recent) = (None, None);
         }
     }
 
@@ -118,6 +125,14 @@ impl LossRuns {
             _ => (self.in_bursts + run) / (self.bursts + 1.0),
         };
         Some(burst.max(1.0))
+    }
+
+    /// Mean length of the last few bursts that have ended, at least 1; wavers more than
+    /// [`burst_len`](Self::burst_len), and follows sooner. Unknown before the first, and while no
+    /// loss is remembered.
+    pub fn recent_burst_len(&self) -> Option<f64> {
+        self.burst_len()?;
+        self.recent
     }
 
     /// Bursts of loss a second, over the last few seconds.
@@ -349,6 +364,24 @@ mod tests {
         runs.was_late(now);
         runs.was_late(now);
         assert_eq!((runs.burst_len(), runs.since_loss(now)), (None, None));
+    }
+
+    #[test]
+    fn eight_bursts_show_that_they_have_become_longer() {
+        let (mut runs, mut now) = (LossRuns::new(), Time::ZERO);
+        assert_eq!(runs.recent_burst_len(), None);
+        let mut burst = |length: u32, runs: &mut LossRuns| {
+            now.0 += 10_000_000;
+            runs.losses(length, now);
+            runs.outcomes(100, now);
+            runs.recent_burst_len().unwrap()
+        };
+        for _ in 0..200 {
+            assert_eq!(burst(1, &mut runs), 1.0);
+        }
+        let recent = (0..8).map(|_| burst(4, &mut runs)).last().unwrap();
+        assert!((2.9..3.0).contains(&recent), "{recent}");
+        assert!(runs.burst_len().unwrap() < 1.5);
     }
 
     proptest! {

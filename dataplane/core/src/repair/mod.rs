@@ -28,7 +28,10 @@ mod standing;
 
 pub use self::decoder::{Decoder, DecoderStats, Rebuilt};
 pub use self::encoder::{Encoder, EncoderStats, OPEN_MAX, RepairPlan, Symbol, combine};
-pub use self::standing::{standing, standing_residual};
+pub use self::standing::{
+    BURST_MAX, LOSS_MAX, LOSS_MIN, burst_at, burst_column, entry, loss_row, standing,
+    standing_residual,
+};
 pub use crate::limits::WINDOW_MAX;
 
 use crate::seq::Seq;

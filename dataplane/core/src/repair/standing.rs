@@ -1,13 +1,13 @@
 //! How much standing repair a measured loss asks for.
 
 /// Loss below which standing repair is not worth its share of the path: a repeat now and then is.
-const LOSS_MIN: f64 = 0.000_5;
+pub const LOSS_MIN: f64 = 0.000_5;
 
 /// Loss above which an overhead of 17 % gives back too little.
-const LOSS_MAX: f64 = 0.2;
+pub const LOSS_MAX: f64 = 0.2;
 
 /// Mean run of lost shards beyond which a window carries too few repair shards.
-const BURST_MAX: f64 = 7.0;
+pub const BURST_MAX: f64 = 7.0;
 
 /// Shares of shards lost, one for each row of [`TABLE`].
 const LOSSES: [f64; 10] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15];
@@ -44,22 +44,41 @@ const TABLE: [[Option<(u8, u8, f64)>; BURSTS.len()]; LOSSES.len()] = [
 /// The overhead is 1 / s: 3 to 5 % up to a loss of 0.5 %, 5 to 7 % at 1 %, 8 % at 2 %, 11 to 13 %
 /// at 5 %, and 17 % from 10 % on.
 pub fn standing(loss: f64, burst: f64) -> Option<(u8, u8)> {
-    entry(loss, burst).map(|(every, window, _)| (every, window))
+    measured(loss, burst).map(|(every, window, _)| (every, window))
 }
 
 /// The share of source shards that stays lost with [`standing`] repair alone, as it was measured
 /// at the nearest loss and run length of the table.
 pub fn standing_residual(loss: f64, burst: f64) -> Option<f64> {
-    entry(loss, burst).map(|(.., residual)| residual)
+    measured(loss, burst).map(|(.., residual)| residual)
 }
 
-fn entry(loss: f64, burst: f64) -> Option<(u8, u8, f64)> {
+/// s and W at a row and a column of the table, both from 0.
+pub fn entry(row: usize, column: usize) -> Option<(u8, u8)> {
+    let (every, window, _) = (*TABLE.get(row)?.get(column)?)?;
+    Some((every, window))
+}
+
+/// The row of the table whose loss is nearest.
+pub fn loss_row(loss: f64) -> usize {
+    nearest(&LOSSES, loss)
+}
+
+/// The column of the table whose run length is nearest.
+pub fn burst_column(burst: f64) -> usize {
+    nearest(&BURSTS, burst)
+}
+
+/// The run length of a column; beyond the table that of the last.
+pub fn burst_at(column: usize) -> f64 {
+    BURSTS.get(column).or(BURSTS.last()).copied().unwrap_or(1.0)
+}
+
+fn measured(loss: f64, burst: f64) -> Option<(u8, u8, f64)> {
     if !(LOSS_MIN..=LOSS_MAX).contains(&loss) || !(0.0..=BURST_MAX).contains(&burst) {
         return None;
     }
-    *TABLE
-        .get(nearest(&LOSSES, loss))?
-        .get(nearest(&BURSTS, burst))?
+    *TABLE.get(loss_row(loss))?.get(burst_column(burst))?
 }
 
 /// The index of the value that is nearest as a ratio; values rise.

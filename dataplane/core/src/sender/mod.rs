@@ -15,7 +15,9 @@ use self::layout::{Cutter, choose_payload};
 use crate::buffer::{Buffer, BufferPool};
 use crate::drop_reason::DropReason;
 use crate::lane::{LANES, Lane};
-use crate::limits::{AGGREGATE_FRAMES_MAX, FRAME_MAX, FRAME_MIN, PATHS_MAX, SHARDS_MAX};
+use crate::limits::{
+    AGGREGATE_FRAMES_MAX, FRAME_MAX, FRAME_MIN, PATHS_MAX, SHARD_PAYLOAD_MIN, SHARDS_MAX,
+};
 use crate::seal::{PathNumber, PathNumbers, SealBudget, Unsealed};
 use crate::seq::{LaneSeq, Seq};
 use crate::time::Time;
@@ -89,6 +91,9 @@ pub struct Departure<'a, P: BufferPool> {
 pub struct StreamSender<B> {
     config: SenderConfig,
     frames: ArrayVec<(B, Lane), AGGREGATE_FRAMES_MAX>,
+    /// Payload that shards are cut to: of the open aggregate, and of those after it.
+    payload: usize,
+    payload_next: usize,
     cutter: Cutter,
     numbers: PathNumbers,
     seq: Seq,
@@ -104,6 +109,8 @@ impl<B: Buffer> StreamSender<B> {
         Self {
             config,
             frames: ArrayVec::new(),
+            payload: config.payload_max,
+            payload_next: config.payload_max,
             cutter: Cutter::new(config.payload_max),
             numbers: PathNumbers::new(Kind::Data, stream),
             seq: Seq(0),
@@ -148,8 +155,7 @@ impl<B: Buffer> StreamSender<B> {
             return Close::Empty;
         }
         let lens = self.frames.iter().map(|(frame, _)| frame.len());
-        let (payload, shards) =
-            choose_payload(lens, self.config.shards_min, self.config.payload_max);
+        let (payload, shards) = choose_payload(lens, self.config.shards_min, self.payload);
         if shards > departure.credit {
             return Close::Busy(shards);
         }
@@ -165,8 +171,8 @@ impl<B: Buffer> StreamSender<B> {
             }
         }
         self.stats.aggregates += 1;
-        self.cutter = Cutter::new(self.config.payload_max);
         let mut frames = core::mem::take(&mut self.frames);
+        self.begin();
         let mut writer = ShardWriter {
             stream: self,
             departure,
@@ -194,8 +200,25 @@ impl<B: Buffer> StreamSender<B> {
 
     /// Drops the open aggregate's frames; returns how many there were.
     pub fn discard(&mut self) -> usize {
-        self.cutter = Cutter::new(self.config.payload_max);
-        self.frames.drain(..).count()
+        let frames = self.frames.drain(..).count();
+        self.begin();
+        frames
+    }
+
+    /// Begins an aggregate.
+    fn begin(&mut self) {
+        self.payload = self.payload_next;
+        self.cutter = Cutter::new(self.payload);
+    }
+
+    /// Cuts shards of so many bytes of payload at the most from the next aggregate on, from
+    /// [`SHARD_PAYLOAD_MIN`] to what the path carries.
+    pub fn set_payload(&mut self, payload: usize) {
+        let least = SHARD_PAYLOAD_MIN.min(self.config.payload_max);
+        self.payload_next = payload.clamp(least, self.config.payload_max);
+        if self.frames.is_empty() {
+            self.begin();
+        }
     }
 
     /// Frames in the open aggregate.
@@ -212,7 +235,8 @@ impl<B: Buffer> StreamSender<B> {
     pub fn set_payload_max(&mut self, payload_max: usize) {
         debug_assert!(self.frames.is_empty());
         self.config.payload_max = payload_max;
-        self.cutter = Cutter::new(payload_max);
+        self.payload_next = payload_max;
+        self.begin();
     }
 
     /// What it has sent.

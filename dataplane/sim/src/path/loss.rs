@@ -22,18 +22,19 @@ impl LossProcess {
     /// 1 or `loss` is 1 ([`super::PathProfile::check`] sees to it; beyond, the nearest chain).
     pub fn new(loss: f64, burst: f64, seed: u64) -> Self {
         let mut source = Source::new(seed, Stream::Loss);
-        let (good_to_bad, bad_to_bad) = if burst <= 1.0 || loss >= 1.0 {
-            (loss, loss)
-        } else {
-            (loss / (burst * (1.0 - loss)), 1.0 - 1.0 / burst)
-        };
+        let (good_to_bad, bad_to_bad) = chances(loss, burst);
         let bad = source.happens(Chance::new(loss));
         Self {
             source,
-            good_to_bad: Chance::new(good_to_bad),
-            bad_to_bad: Chance::new(bad_to_bad),
+            good_to_bad,
+            bad_to_bad,
             bad,
         }
+    }
+
+    /// Loses otherwise from the frame after the next one on.
+    pub fn change(&mut self, loss: f64, burst: f64) {
+        (self.good_to_bad, self.bad_to_bad) = chances(loss, burst);
     }
 
     /// Whether the next frame is lost.
@@ -48,4 +49,14 @@ impl LossProcess {
         self.bad = self.source.happens(chance);
         lost
     }
+}
+
+/// The chances to leave the good state, and to stay in the bad one.
+fn chances(loss: f64, burst: f64) -> (Chance, Chance) {
+    let (good_to_bad, bad_to_bad) = if burst <= 1.0 || loss >= 1.0 {
+        (loss, loss)
+    } else {
+        (loss / (burst * (1.0 - loss)), 1.0 - 1.0 / burst)
+    };
+    (Chance::new(good_to_bad), Chance::new(bad_to_bad))
 }

@@ -117,6 +117,35 @@ impl PathModel {
         })
     }
 
+    /// Changes the path to another profile from now on. What is under way stays as it is, and so does the
+    /// luck; a queue goes on where it was, at the new rate.
+    ///
+    /// # Errors
+    ///
+    /// If a parameter is outside its range.
+    pub fn change(&mut self, profile: &PathProfile) -> Result<(), InvalidProfile> {
+        profile.check()?;
+        self.mtu = profile.mtu as usize;
+        let link = (profile.rate.zip(profile.queue_limit()))
+            .map(|(rate, limit)| Link::new(rate, limit as usize));
+        self.link = link.map(|link| match self.link.take() {
+            Some(before) => Link {
+                idle_at_scaled_ns: before.idle_at_scaled_ns,
+                finish_ns: before.finish_ns,
+                ..link
+            },
+            None => link,
+        });
+        self.loss.change(profile.loss, profile.burst);
+        self.delay_ns = profile.delay_ms * 1e6;
+        self.jitter_ns = profile.jitter_ms * 1e6;
+        self.reorder = Chance::new(profile.reorder);
+        self.reorder_ns = profile.reorder_ms * 1e6;
+        self.duplicate = Chance::new(profile.duplicate);
+        self.corrupt = Chance::new(profile.corrupt);
+        Ok(())
+    }
+
     /// Offers a frame at `now` and says what becomes of it. Does not allocate.
     ///
     /// `now` is the caller's clock; a call with an earlier time than the last one is taken as

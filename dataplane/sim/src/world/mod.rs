@@ -170,6 +170,24 @@ impl World {
         self.measured = period;
     }
 
+    /// Changes a path in both directions from now on; nothing happens if there is no such path.
+    ///
+    /// # Errors
+    ///
+    /// If a parameter is outside its range.
+    pub fn change_path(
+        &mut self,
+        path: usize,
+        profile: &PathProfile,
+    ) -> Result<(), InvalidProfile> {
+        for place in &mut self.places {
+            if let Some(model) = place.paths.get_mut(path) {
+                model.change(profile)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Lets time pass until `until`, events at that instant included.
     pub fn run_until(&mut self, until: Time) {
         if self.now == Time::ZERO {
