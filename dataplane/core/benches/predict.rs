@@ -7,7 +7,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use shardgate_core::predict::{
-    Engine, Hole, ModelConfig, Outcome, Outlook, Policy, Predictor, RoundTrip,
+    Engine, Fixed, Hole, ModelConfig, Outcome, Outlook, Policy, Predictor, RoundTrip,
 };
 use shardgate_core::time::Time;
 
@@ -94,15 +94,24 @@ fn took(started: Instant) -> u32 {
 
 fn main() -> std::io::Result<()> {
     let mut out = std::io::stdout();
-    let mut engine = Policy::Model(ModelConfig::default()).engine();
     let outlook = outlook();
 
-    let started = Instant::now();
-    for shard in 0..SHARDS {
-        arrive(black_box(&mut engine), shard);
-    }
-    let in_order = started.elapsed().as_nanos() as f64 / f64::from(SHARDS);
-    writeln!(out, "in order     {in_order:>7.1} ns mean")?;
+    let in_order = |policy: Policy| {
+        let mut engine = policy.engine();
+        let started = Instant::now();
+        for shard in 0..SHARDS {
+            arrive(black_box(&mut engine), shard);
+        }
+        started.elapsed().as_nanos() as f64 / f64::from(SHARDS)
+    };
+    // A policy that does nothing then tells what the loop takes.
+    let empty = in_order(Policy::Fixed(Fixed(Duration::ZERO)));
+    let model = in_order(Policy::Model(ModelConfig::default()));
+    writeln!(
+        out,
+        "in order     {:>7.1} ns mean, and {empty:.1} for the loop",
+        model - empty
+    )?;
 
     // All together, without a timer in between.
     let mut engine = Policy::Model(ModelConfig::default()).engine();

@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use super::lateness::{Context, Lateness};
+use super::ms;
 use crate::predict::{Filler, Outlook};
 
 /// Weight of a filled hole.
@@ -33,15 +34,16 @@ impl Fillers {
             Filler::Repeat { after } => (&mut self.repeat_ms, after, 0.0),
             Filler::Repair => (&mut self.repair_ms, age, 1.0),
         };
-        let ms = time.as_secs_f32() * 1e3;
-        let old = mean.unwrap_or(ms);
-        *mean = Some(old + WEIGHT * (ms - old));
+        let time_ms = ms(time);
+        let old = mean.unwrap_or(time_ms);
+        *mean = Some(old + WEIGHT * (time_ms - old));
         self.repaired += WEIGHT * (repaired - self.repaired);
     }
 
     /// The median of the time a hole takes to be filled, in milliseconds: late with what is left of
     /// probability after `loss`, else by repair when that usually comes, or by the repeat a round
     /// trip after it is asked for. None if it may well never be.
+    #[inline]
     pub(super) fn median(
         &self,
         lateness: &Lateness,
@@ -50,11 +52,7 @@ impl Fillers {
         ask_ms: f32,
         outlook: &Outlook,
     ) -> Option<f32> {
-        let round = || {
-            outlook
-                .round_trip
-                .map(|rtt| rtt.smoothed.as_secs_f32() * 1e3)
-        };
+        let round = || outlook.round_trip.map(|rtt| ms(rtt.smoothed));
         let repeat = outlook
             .asks
             .then(|| self.repeat_ms.or_else(round))
@@ -68,6 +66,10 @@ impl Fillers {
         // Three steps up to one half: late ones all along, and each filler at its time.
         let mut filled = 0.0;
         for (at, share) in [first, second].into_iter().flatten() {
+            // Late ones do not make one half.
+            if loss >= 0.5 && filled + loss * share >= 0.5 {
+                return Some(at);
+            }
             let late = (1.0 - loss) * (1.0 - lateness.later_than(context, at));
             if late + filled >= 0.5 {
                 break;

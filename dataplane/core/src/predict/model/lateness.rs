@@ -2,13 +2,25 @@
 
 use core::time::Duration;
 
-use super::approx::{exp2, log2};
+use super::approx::{decayed, exp2, log2};
+use super::ms;
 
 /// Buckets of lateness.
 pub(super) const BUCKETS: usize = 64;
 
 /// Buckets in an octave.
 const PER_OCTAVE: f32 = 6.0;
+
+/// The buckets' numbers, to be compared side by side.
+pub(super) const NUMBERS: [i32; BUCKETS] = {
+    let mut numbers = [0; BUCKETS];
+    let mut number = 0;
+    while number < BUCKETS {
+        numbers[number] = number as i32;
+        number += 1;
+    }
+    numbers
+};
 
 /// Upper end of the first bucket, in milliseconds.
 const FIRST_MS: f32 = 0.05;
@@ -53,10 +65,17 @@ impl Context {
 #[derive(Clone, Debug)]
 pub(super) struct Lateness {
     weights: [[f32; BUCKETS]; CONTEXTS],
+    /// Weights of later buckets together, and of all.
+    tails: [[f32; BUCKETS]; CONTEXTS],
+    masses: [f32; CONTEXTS],
     /// Share later than the end of each bucket.
     later: [[f32; BUCKETS]; CONTEXTS],
     /// Ends of the buckets, in milliseconds.
     ends: [f32; BUCKETS],
+    /// One over their widths.
+    per_width: [f32; BUCKETS],
+    /// What is assumed to be later than each.
+    prior: [f32; BUCKETS],
     /// Median before anything is known, in milliseconds.
     prior_ms: f32,
 }
@@ -67,47 +86,67 @@ impl Lateness {
         for (index, end) in ends.iter_mut().enumerate() {
             *end = FIRST_MS * (index as f32 / PER_OCTAVE).exp2();
         }
+        let mut per_width = ends;
+        for (index, width) in per_width.iter_mut().enumerate() {
+            let from = index.checked_sub(1).map_or(0.0, |before| ends[before]);
+            *width = 1.0 / (*width - from);
+        }
         let mut lateness = Self {
             weights: [[0.0; BUCKETS]; CONTEXTS],
+            tails: [[0.0; BUCKETS]; CONTEXTS],
+            masses: [0.0; CONTEXTS],
+            per_width,
+            prior: [0.0; BUCKETS],
             later: [[0.0; BUCKETS]; CONTEXTS],
             ends,
-            prior_ms: 2.0,
+            prior_ms: 0.0,
         };
-        lateness.work_out();
+        lateness.assume(2.0);
         lateness
     }
 
     /// The bucket in which a lateness falls.
     #[inline]
     pub(super) fn bucket(&self, ms: f32) -> usize {
-        let above = log2(ms.max(FIRST_MS) / FIRST_MS) * PER_OCTAVE;
-        // The logarithm errs by half a bucket, downwards.
-        let mut index = (above as usize).min(BUCKETS - 1);
-        while index < BUCKETS - 1 && self.ends[index] < ms {
-            index += 1;
-        }
-        index
+        let above = log2(ms.max(FIRST_MS) * (1.0 / FIRST_MS)) * PER_OCTAVE;
+        let index = (above as usize).min(BUCKETS - 1);
+        // The logarithm errs by half a bucket, downwards, and what is cut off by one.
+        let index = (index + usize::from(self.ends[index] < ms)).min(BUCKETS - 1);
+        (index + usize::from(self.ends[index] < ms)).min(BUCKETS - 1)
     }
 
     /// A shard came so late.
     pub(super) fn add(&mut self, context: Context, age: Duration) {
-        let bucket = self.bucket(age.as_secs_f32() * 1e3);
-        let weights = &mut self.weights[context as usize];
-        for weight in weights.iter_mut() {
-            *weight *= 1.0 - 1.0 / MEMORY;
+        const KEPT: f32 = 1.0 - 1.0 / MEMORY;
+        let bucket = self.bucket(ms(age));
+        let context = context as usize;
+        let all = self.weights[context].iter_mut();
+        let all = all.zip(&mut self.tails[context]).zip(&NUMBERS);
+        for ((weight, tail), &number) in all {
+            *weight = decayed(*weight * KEPT);
+            *tail = decayed(*tail * KEPT) + if number < bucket as i32 { 1.0 } else { 0.0 };
         }
-        weights[bucket] += 1.0;
+        self.weights[context][bucket] += 1.0;
+        self.masses[context] = self.masses[context] * KEPT + 1.0;
         self.work_out();
     }
 
     /// What is assumed before anything is known: half of what is late comes within this time.
     pub(super) fn set_prior(&mut self, median: Duration) {
-        let ms = (median.as_secs_f32() * 1e3).clamp(FIRST_MS, self.ends[BUCKETS - 1]);
+        let ms = ms(median).clamp(FIRST_MS, self.ends[BUCKETS - 1]);
         // Every change costs a pass over all buckets; a tenth does not matter.
-        if (ms / self.prior_ms - 1.0).abs() > 0.1 {
-            self.prior_ms = ms;
-            self.work_out();
+        if (ms - self.prior_ms).abs() > 0.1 * self.prior_ms {
+            self.assume(ms);
         }
+    }
+
+    fn assume(&mut self, median_ms: f32) {
+        self.prior_ms = median_ms;
+        let halvings = -1.0 / median_ms;
+        for (prior, end) in self.prior.iter_mut().zip(&self.ends) {
+            *prior = PRIOR_WEIGHT * exp2(end * halvings);
+        }
+        self.work_out();
     }
 
     /// Keeps a share of what is known: the path has changed.
@@ -116,33 +155,39 @@ impl Lateness {
         for weight in self.weights.iter_mut().flatten() {
             *weight *= kept;
         }
-        self.work_out();
+        self.sum_up();
     }
 
     /// Sum of weights in a context.
+    #[cfg(test)]
     pub(super) fn mass(&self, context: Context) -> f32 {
-        self.weights[context as usize].iter().sum()
+        self.masses[context as usize]
     }
 
-    fn work_out(&mut self) {
-        let mut tails = [[0.0; BUCKETS]; CONTEXTS];
-        for (tail, weights) in tails.iter_mut().zip(&self.weights) {
+    /// All from the weights.
+    fn sum_up(&mut self) {
+        for (context, weights) in self.weights.iter().enumerate() {
             let mut sum = 0.0;
-            for (tail, weight) in tail.iter_mut().zip(weights).rev() {
+            for (tail, weight) in self.tails[context].iter_mut().zip(weights).rev() {
                 *tail = sum;
                 sum += weight;
             }
+            self.masses[context] = sum;
         }
-        let masses = [Context::Single, Context::Several].map(|context| self.mass(context));
-        let all: f32 = masses.iter().sum();
+        self.work_out();
+    }
+
+    /// Shares from the sums.
+    fn work_out(&mut self) {
+        let [single, several] = &self.tails;
+        let pooled_scale = POOLED_WEIGHT / (self.masses[0] + self.masses[1] + PRIOR_WEIGHT);
+        let scales = self.masses.map(|mass| 1.0 / (mass + POOLED_WEIGHT));
+        let [later_single, later_several] = &mut self.later;
+        let least = |share: f32| if share < 1.0 { share } else { 1.0 };
         for bucket in 0..BUCKETS {
-            let prior = exp2(-self.ends[bucket] / self.prior_ms);
-            let pooled = tails.iter().map(|tail| tail[bucket]).sum::<f32>() + PRIOR_WEIGHT * prior;
-            let pooled = pooled / (all + PRIOR_WEIGHT);
-            for context in 0..CONTEXTS {
-                let tail = tails[context][bucket] + POOLED_WEIGHT * pooled;
-                self.later[context][bucket] = (tail / (masses[context] + POOLED_WEIGHT)).min(1.0);
-            }
+            let pooled = (single[bucket] + several[bucket] + self.prior[bucket]) * pooled_scale;
+            later_single[bucket] = least((single[bucket] + pooled) * scales[0]);
+            later_several[bucket] = least((several[bucket] + pooled) * scales[1]);
         }
     }
 
@@ -167,11 +212,12 @@ impl Lateness {
             Some(before) => (self.ends[before], later[before]),
             None => (0.0, 1.0),
         };
-        let part = ((ms - from) / (self.ends[bucket] - from)).clamp(0.0, 1.0);
+        let part = ((ms - from) * self.per_width[bucket]).clamp(0.0, 1.0);
         share_from + (later[bucket] - share_from) * part
     }
 
     /// When all but `share` of late shards have come, in milliseconds, at most the last bucket's end.
+    #[inline]
     pub(super) fn all_but(&self, context: Context, share: f32) -> f32 {
         let index = self.later(context).partition_point(|&later| later > share);
         self.ends[index.min(BUCKETS - 1)]
@@ -192,7 +238,7 @@ impl Lateness {
             return false;
         }
         self.weights = weights;
-        self.work_out();
+        self.sum_up();
         true
     }
 }
@@ -247,6 +293,30 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_bucket_is_the_first_that_ends_later(ms in 0f32..100.0) {
+            let lateness = Lateness::new();
+            let first = lateness.ends.iter().position(|end| *end >= ms);
+            prop_assert_eq!(lateness.bucket(ms), first.unwrap_or(BUCKETS - 1));
+        }
+
+        /// What is kept up with each sample against sums from the beginning.
+        #[test]
+        fn sums_stay_those_of_the_weights(
+            samples in prop::collection::vec((any::<bool>(), 0u64..100_000), 1..600),
+        ) {
+            let mut lateness = Lateness::new();
+            for (single, micros) in samples {
+                let context = if single { Context::Single } else { Context::Several };
+                lateness.add(context, Duration::from_micros(micros));
+            }
+            let mut summed = lateness.clone();
+            summed.sum_up();
+            for (kept, summed) in lateness.later.iter().zip(&summed.later) {
+                prop_assert!(kept.iter().zip(summed).all(|(a, b)| (a - b).abs() < 1e-5));
+            }
+        }
+
         /// Against the sum of a geometric series: no mass is lost, none appears.
         #[test]
         fn mass_is_kept_whatever_comes(

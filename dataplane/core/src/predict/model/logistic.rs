@@ -1,10 +1,13 @@
 //! Online logistic regression.
 
-use super::approx::sigmoid;
+use super::approx::{WHOLE, sigmoid};
 use super::prior::PRIOR;
 
-/// Features of a hole, the first of them 1.
+/// Features of a hole.
 pub(super) const FEATURES: usize = 32;
+
+/// Which of them is always 1.
+pub(super) const BIAS: usize = 20;
 
 /// What is known of a hole, as bytes: multiples of 1/32, from -4 to 4.
 pub(super) type Features = [i8; FEATURES];
@@ -17,11 +20,14 @@ const ONE: f32 = 32.0;
 
 /// Features are remembered until a hole's fate is known, so they are small.
 #[inline]
-pub(super) fn pack(values: [f32; FEATURES]) -> Features {
+pub(super) fn pack(values: &[f32; FEATURES]) -> Features {
     let mut features = [0; FEATURES];
     for (feature, value) in features.iter_mut().zip(values) {
-        // The cast saturates, and makes 0 of NaN.
-        *feature = (value * ONE) as i8;
+        // A comparison with NaN is false: it counts as the least.
+        let value = value * ONE;
+        let value = if value > -128.0 { value } else { -128.0 };
+        let value = if value < 127.0 { value } else { 127.0 };
+        *feature = (value + WHOLE).to_bits() as i8;
     }
     features
 }
@@ -35,6 +41,9 @@ const SQUARES: f32 = 200.0;
 
 /// How much of the sum of squared gradients one more hole leaves: learning never stops.
 const KEPT: f32 = 0.999;
+
+/// Least sum of squared gradients.
+const SQUARE_MIN: f32 = 0.01;
 
 /// No weight goes further from 0: a saved or a trained one.
 const WEIGHT_MAX: f32 = 8.0;
@@ -62,7 +71,7 @@ impl Logistic {
     #[inline]
     pub(super) fn log_odds(&self, features: &Features) -> f32 {
         if self.is_frozen {
-            return self.weights[0];
+            return self.weights[BIAS];
         }
         let mut sums = [0.0; LANES];
         let weights = self.weights.as_chunks::<LANES>().0;
@@ -84,14 +93,15 @@ impl Logistic {
     pub(super) fn learn(&mut self, features: &Features, offset: f32, is_true: bool, weight: f32) {
         let target = f32::from(u8::from(is_true));
         let error = (self.probability(features, offset) - target) * weight;
-        let learning = if self.is_frozen { 1 } else { FEATURES };
-        let all = self.weights.iter_mut().zip(&mut self.squares).zip(features);
-        for ((weight, square), &x) in all.take(learning) {
-            let gradient = error * f32::from(x) / ONE;
-            *square = *square * KEPT + gradient * gradient;
-            // Never below 0.01, so that no step explodes.
-            let step = STEP * gradient / square.max(0.01).sqrt();
-            *weight = (*weight - step).clamp(-WEIGHT_MAX, WEIGHT_MAX);
+        if self.is_frozen {
+            let bias = (&mut self.weights[BIAS], &mut self.squares[BIAS]);
+            step(bias.0, bias.1, error);
+            return;
+        }
+        let error = error / ONE;
+        let weights = self.weights.iter_mut().zip(&mut self.squares);
+        for ((weight, square), &x) in weights.zip(features) {
+            step(weight, square, error * f32::from(x));
         }
     }
 
@@ -105,6 +115,27 @@ impl Logistic {
         }
         is_valid
     }
+}
+
+/// One step against a gradient. Comparisons are as the processor has them: all weights are done side
+/// by side.
+#[inline]
+fn step(weight: &mut f32, square: &mut f32, gradient: f32) {
+    let sum = *square * KEPT + gradient * gradient;
+    // Never below this, so that no step explodes, nor is there arithmetic with subnormal numbers, which
+    // takes a hundred times as long.
+    *square = if sum > SQUARE_MIN { sum } else { SQUARE_MIN };
+    let moved = *weight - STEP * gradient / square.sqrt();
+    let moved = if moved > -WEIGHT_MAX {
+        moved
+    } else {
+        -WEIGHT_MAX
+    };
+    *weight = if moved < WEIGHT_MAX {
+        moved
+    } else {
+        WEIGHT_MAX
+    };
 }
 
 #[cfg(test)]
@@ -124,8 +155,8 @@ mod tests {
 
     fn features(x: f32) -> Features {
         let mut values = [0.0; FEATURES];
-        (values[0], values[3]) = (1.0, x);
-        pack(values)
+        (values[BIAS], values[3]) = (1.0, x);
+        pack(&values)
     }
 
     #[test]

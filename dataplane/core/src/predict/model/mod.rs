@@ -52,7 +52,7 @@ use self::approx::log2;
 use self::conformal::Conformal;
 use self::fill::Fillers;
 pub use self::foretold::{Foretold, RATIO_BINS};
-use self::lateness::{BUCKETS, Context, Lateness};
+use self::lateness::{BUCKETS, Context, Lateness, NUMBERS};
 use self::logistic::Logistic;
 use self::memo::Memos;
 use self::signals::Signals;
@@ -141,7 +141,7 @@ pub struct Model {
 
 #[inline]
 fn ms(time: Duration) -> f32 {
-    nanos(time) as f32 / 1e6
+    nanos(time).min(i64::MAX as u64) as i64 as f32 * 1e-6
 }
 
 fn from_ms(ms: f32) -> Duration {
@@ -198,37 +198,36 @@ impl Model {
         round_ms.max(self.latest_min_ms)
     }
 
-    /// Where waiting on costs least from age `from_ms` on, in milliseconds of age.
+    /// Where waiting on costs least from age `from_ms` on, in milliseconds of age; of late ones `here`
+    /// come later than that.
     #[inline]
-    fn deadline(&self, context: Context, loss: f32, from_ms: f32) -> f32 {
+    fn deadline(&self, context: Context, loss: f32, from_ms: f32, here: f32) -> f32 {
         if self.price.forbids() {
             return f32::INFINITY;
         }
-        let later = self.lateness.later(context);
-        let here = if from_ms > 0.0 {
-            self.lateness.later_than(context, from_ms).max(1e-6)
-        } else {
-            1.0
-        };
         let price = self.config.needless_ms * self.price.factor();
         let needless = (1.0 - loss) * price / here;
-        // Costs, less what does not depend on the end: the same order.
-        let mut costs = [0.0; BUCKETS];
-        for ((cost, waiting), later) in costs.iter_mut().zip(&self.waiting).zip(later) {
-            *cost = loss * waiting + needless * later;
-        }
         // Before its age there is nothing to choose; the ends rise.
         let first = match from_ms > 0.0 {
             true => self.lateness.bucket(from_ms),
             false => 0,
         };
-        for cost in &mut costs[..first] {
-            *cost = f32::INFINITY;
-        }
+        // Costs, less what does not depend on the end: the same order. They are positive, so their
+        // last bits can be the bucket's number.
         let mut least = [f32::INFINITY; LANES];
-        for lanes in costs.as_chunks::<LANES>().0 {
-            for (least, cost) in least.iter_mut().zip(lanes) {
-                *least = if *cost < *least { *cost } else { *least };
+        let waiting_costs = self.waiting.as_chunks::<LANES>().0;
+        let later = self.lateness.later(context).as_chunks::<LANES>().0;
+        let numbers = NUMBERS.as_chunks::<LANES>().0;
+        for ((waiting, later), numbers) in waiting_costs.iter().zip(later).zip(numbers) {
+            for lane in 0..LANES {
+                let cost = loss * waiting[lane] + needless * later[lane];
+                let bits = cost.to_bits() & !(BUCKETS as u32 - 1) | numbers[lane] as u32;
+                let is_better = f32::from_bits(bits) < least[lane] && numbers[lane] >= first as i32;
+                least[lane] = if is_better {
+                    f32::from_bits(bits)
+                } else {
+                    least[lane]
+                };
             }
         }
         let least = least.into_iter().fold(f32::INFINITY, f32::min);
@@ -236,8 +235,8 @@ impl Model {
         if needless * here + loss * waiting(from_ms) <= least {
             return from_ms;
         }
-        let bucket = costs.iter().position(|cost| *cost <= least);
-        self.lateness.ends()[bucket.unwrap_or(0)].max(from_ms)
+        let bucket = least.to_bits() as usize % BUCKETS;
+        self.lateness.ends()[bucket].max(from_ms)
     }
 
     /// A deadline as it is carried out: blended with what RACK begins with as long as it was learned
@@ -256,7 +255,7 @@ impl Model {
         let fresh = self.signals.open(hole, memo);
         memo.fresh = fresh;
         let loss = self.odds.probability(&fresh, 0.0);
-        let deadline = self.deadline(context, loss, 0.0);
+        let deadline = self.deadline(context, loss, 0.0, 1.0);
         let rack = self.rack.plan(hole, outlook, Duration::ZERO).ask_after;
         let latest_ms = self.latest_ms(outlook);
         let ask_ms = self.carried_out(deadline, ms(rack), latest_ms);
@@ -298,7 +297,7 @@ impl Model {
         let looked = self.signals.look(hole, age, memo, first);
         let offset = -log2(survival) * core::f32::consts::LN_2;
         let loss = self.odds.probability(&looked, offset);
-        let deadline = self.deadline(context, loss, age_ms);
+        let deadline = self.deadline(context, loss, age_ms, survival);
         let latest_ms = self.latest_ms(outlook);
         let ask_ms = self.carried_out(deadline, rack_ms, latest_ms).max(age_ms);
         if let Some(memo) = self.memos.get_mut(hole.number) {

@@ -11,15 +11,10 @@ use super::logistic::FEATURES;
 /// Weights by feature, in the order of [`Signals`](super::signals::Signals).
 #[rustfmt::skip]
 pub(super) const PRIOR: [f32; FEATURES] = [
-    -3.65, // one
-    0.01, // just opened
     -0.65, // age
-    0.03, // gap of one
     0.40, // gap
     0.53, // position
     -0.16, // behind it in the gap
-    0.57, // delay of the shard that showed it
-    -0.58, // delays lately
     1.20, // arrivals since
     -0.15, // newer holes
     -3.36, // other open holes: 4 ms
@@ -32,13 +27,18 @@ pub(super) const PRIOR: [f32; FEATURES] = [
     -1.21, // 4 s
     0.26, // 16 s
     0.29, // since the last late one
-    -0.06, // overtaken
-    3.21, // overtaken in its gap
     -4.32, // late ones in its gap
-    -0.71, // as far from the last as that from the one before
     0.30, // arrivals since the last
     0.98, // sent before the one that showed it
     1.11, // apart when sent
+    -3.65, // one
+    0.01, // just opened
+    0.03, // gap of one
+    0.57, // delay of the shard that showed it
+    -0.58, // delays lately
+    -0.06, // overtaken
+    3.21, // overtaken in its gap
+    -0.71, // as far from the last as that from the one before
     -1.44, // age and newer holes
     0.33, // age and gap of one
     0.06, // late ones in 4 s and gap of one

@@ -2,37 +2,54 @@
 
 use core::time::Duration;
 
-use super::approx::{exp2, log2};
+use super::approx::{decayed, exp2, log2};
 use super::delays::Delays;
-use super::logistic::{Features, pack};
+use super::logistic::{BIAS, FEATURES, Features, pack};
 use super::memo::Memo;
 use super::ms;
 use crate::limits::PATHS_MAX;
 use crate::predict::Hole;
 use crate::time::Time;
 
-/// How many half-lives there are, each sixteen times as long as the next or, the last, four times.
-const MEMORIES: usize = 5;
+/// How many memories there are, the last three for nobody: eight are done side by side.
+const MEMORIES: usize = 8;
 
-/// The longest half-life, in milliseconds: 16 s. The others are 4 s, 256, 16 and 4 ms.
-const HALF_LIFE_MS: f32 = 16_384.0;
+/// One over the half-lives in milliseconds, negative: 16 s, 4 s, 256, 16 and 4 ms.
+const HALVINGS: [f32; MEMORIES] = [
+    -1.0 / 16_384.0,
+    -1.0 / 4_096.0,
+    -1.0 / 256.0,
+    -1.0 / 16.0,
+    -1.0 / 4.0,
+    -1.0,
+    -1.0,
+    -1.0,
+];
 
 /// Holes that opened closer together than this many arrivals can have a period: crypto units and
 /// carriers take turns.
 const PERIOD_MAX: u32 = 4;
 
+/// How many features are logarithms: the first ones.
+const LOGS: usize = BIAS;
+
+/// What one in a feature is, of those that are logarithms of one more than a count or a time.
+#[rustfmt::skip]
+const UNITS: [f32; LOGS] = [
+    0.5, 0.5, 0.5, 0.5, 0.25, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.25, 0.5, 0.25, 0.5, 0.5,
+];
+
+/// A longer time since the last late one makes no difference, in milliseconds.
+const SINCE_MAX_MS: f32 = 4_095.0;
+
 /// What is left after some time, by half-life, the longest first.
 #[inline]
 fn left(passed_ms: f32) -> [f32; MEMORIES] {
-    let fourth = |x: f32| {
-        let square = x * x;
-        square * square
-    };
-    let longest = exp2(-passed_ms / HALF_LIFE_MS);
-    let long = fourth(longest);
-    let short = fourth(fourth(long));
-    let shorter = fourth(fourth(short));
-    [longest, long, short, shorter, fourth(shorter)]
+    let mut left = [0.0; MEMORIES];
+    for (left, halvings) in left.iter_mut().zip(&HALVINGS) {
+        *left = exp2(passed_ms * halvings);
+    }
+    left
 }
 
 /// Holes of the last while, the newer the heavier: by half-life.
@@ -52,12 +69,10 @@ impl Recent {
         if passed.is_zero() {
             return;
         }
-        for (left, weights) in left(ms(passed))
-            .iter()
-            .zip(self.open.iter_mut().zip(&mut self.late))
-        {
-            *weights.0 *= left;
-            *weights.1 *= left;
+        let left = left(ms(passed));
+        for ((open, late), left) in self.open.iter_mut().zip(&mut self.late).zip(&left) {
+            *open = decayed(*open * left);
+            *late = decayed(*late * left);
         }
         self.at = now;
     }
@@ -159,61 +174,74 @@ impl Signals {
     ) -> Features {
         let age_ms = ms(age);
         let flag = |is: bool| f32::from(u8::from(is));
-        let more = |count: f32| log2(1.0 + count);
         let gap = hole.gap.clamp(1, 1 << 12);
         let position = hole.position.min(gap - 1);
         let behind = gap - 1 - position;
-        let arrived = self.arrived.wrapping_sub(memo.arrived);
+        let arrived = self.arrived.wrapping_sub(memo.arrived).min(1 << 16);
         // Beyond its own gap.
         let newer = self.newest.wrapping_sub(hole.number).saturating_sub(behind);
         let newer = if age.is_zero() { 0 } else { newer.min(1 << 12) };
         let is_after = |number: u32| (number.wrapping_sub(hole.number) as i32) > 0;
-        let others = |index: usize| more((self.recent.open[index] - itself[index]).max(0.0));
-        let late = |index: usize| more(self.recent.late[index]);
-        let since_ms = self
-            .late_at
-            .map_or(1e6, |at| ms((hole.opened_at + age).since(at)));
+        let others = |index: usize| {
+            let others = self.recent.open[index] - itself[index];
+            if others > 0.0 { others } else { 0.0 }
+        };
+        let late = self.recent.late;
+        let since_ms = self.late_at.map_or(SINCE_MAX_MS, |at| {
+            ms((hole.opened_at + age).since(at)).min(SINCE_MAX_MS)
+        });
         let [apart, apart_before] = memo.apart.map(u32::from);
         let is_period = apart == apart_before && apart <= PERIOD_MAX;
         let (gap_late, gap_overtaken) = first.map_or((0, false), |first| {
             (first.gap_late, first.gap_newest_late > position as u16)
         });
-        let (age_log, newer_log) = (more(age_ms), more(newer as f32));
+        let whole = |count: u32| count as i32 as f32;
+        let counts = [
+            age_ms,
+            whole(gap - 1),
+            whole(position),
+            whole(behind),
+            whole(arrived),
+            whole(newer),
+            others(4),
+            others(3),
+            others(2),
+            others(1),
+            others(0),
+            late[3],
+            late[2],
+            late[1],
+            late[0],
+            since_ms,
+            f32::from(gap_late),
+            whole(apart),
+            memo.spacing_ms * whole(behind),
+            memo.spacing_ms,
+        ];
+        let mut logs = [0.0; LOGS];
+        for ((log, count), unit) in logs.iter_mut().zip(&counts).zip(&UNITS) {
+            *log = log2(1.0 + count) * unit;
+        }
+        let (age_log, newer_log, late_log) = (logs[0], logs[5], logs[13]);
         let single = flag(gap == 1);
-        pack([
+        let mut values = [0.0; FEATURES];
+        let (first_values, last_values) = values.split_at_mut(LOGS);
+        first_values.copy_from_slice(&logs);
+        last_values.copy_from_slice(&[
             1.0,
             flag(age.is_zero()),
-            age_log / 2.0,
             single,
-            more((gap - 1) as f32) / 2.0,
-            more(position as f32) / 2.0,
-            more(behind as f32) / 2.0,
-            memo.rises[0] / 2.0,
-            memo.rises[1] / 2.0,
-            more(arrived.min(1 << 16) as f32) / 4.0,
-            newer_log / 2.0,
-            others(4) / 2.0,
-            others(3) / 2.0,
-            others(2) / 2.0,
-            others(1) / 2.0,
-            others(0) / 2.0,
-            late(3) / 2.0,
-            late(2) / 2.0,
-            late(1) / 2.0,
-            late(0) / 2.0,
-            (more(since_ms) / 4.0).min(3.0),
+            memo.rises[0] * 0.5,
+            memo.rises[1] * 0.5,
             flag(self.overtaker.is_some_and(is_after)),
             flag(gap_overtaken),
-            more(f32::from(gap_late)) / 2.0,
             flag(is_period),
-            more(apart as f32) / 4.0,
-            more(memo.spacing_ms * behind as f32) / 2.0,
-            more(memo.spacing_ms) / 2.0,
-            age_log * newer_log / 4.0,
-            age_log * single / 2.0,
-            single * late(1) / 2.0,
-            f32::from(hole.siblings) / 2.0,
-        ])
+            age_log * newer_log,
+            age_log * single,
+            late_log * single,
+            f32::from(hole.siblings) * 0.5,
+        ]);
+        pack(&values)
     }
 
     /// A hole was filled by its first transmission.
@@ -273,7 +301,7 @@ mod tests {
             for lives in [0.5f32, 1.0, 3.0] {
                 let found = left(half_life * lives)[index];
                 assert!(
-                    (found / (-lives).exp2() - 1.0).abs() < 0.13,
+                    (found / (-lives).exp2() - 1.0).abs() < 0.004,
                     "{half_life} {found}"
                 );
             }
@@ -321,10 +349,10 @@ mod tests {
         };
         let (before, after) = (look(0), look(2));
         // Fifteen arrivals, log2(16) / 4; one newer hole, log2(2) / 2.
-        assert_eq!((before[9], before[10]), (32, 16));
+        assert_eq!((before[4], before[5]), (32, 16));
         // Overtaken by one of the stream and one of its gap, of which one has come.
-        assert_eq!(before[21..24], [32, 32, 16]);
-        assert_eq!(after[21..24], [0, 0, 16]);
+        assert_eq!((&before[25..27], before[16]), (&[32, 32][..], 16));
+        assert_eq!((&after[25..27], after[16]), (&[0, 0][..], 16));
     }
 
     proptest! {

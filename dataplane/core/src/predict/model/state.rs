@@ -11,7 +11,7 @@ use super::logistic::FEATURES;
 use super::{LEARNED_MAX, Model};
 
 const MAGIC: [u8; 4] = *b"SGPM";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 
 /// Numbers beside the head: weights of the histogram and of the features, knots, and the price.
 const NUMBERS: usize = CONTEXTS * BUCKETS + FEATURES + 1;
