@@ -91,6 +91,15 @@ const LOOK_MS: f32 = 0.6;
 /// What a look counts in learning, beside an opening.
 const LOOK_WEIGHT: f32 = 0.5;
 
+/// A hole is asked for at the latest when no more late ones are to come than would cost so many
+/// milliseconds if all were asked for, nor than this share of them. A loss that looks like a late shard
+/// is otherwise waited for until the last bucket that ever held one.
+const TAIL_MS: f32 = 2.0;
+const TAIL_MAX: f32 = 0.05;
+
+/// How much later than that, as buckets are a tenth wide.
+const TAIL_SLACK: f32 = 1.1;
+
 /// Costs compared side by side.
 const LANES: usize = 8;
 
@@ -236,7 +245,9 @@ impl Model {
             return from_ms;
         }
         let bucket = least.to_bits() as usize % BUCKETS;
-        self.lateness.ends()[bucket].max(from_ms)
+        let tail = (TAIL_MS / price).min(TAIL_MAX);
+        let tail_ms = self.lateness.all_but(context, tail) * TAIL_SLACK;
+        self.lateness.ends()[bucket].min(tail_ms).max(from_ms)
     }
 
     /// A deadline as it is carried out: blended with what RACK begins with as long as it was learned
