@@ -64,6 +64,7 @@ fn table(report: &Report) -> String {
     let _ = writeln!(text, "knobs tuned on: {}", report.tuned_on.join(", "));
     let names: Vec<_> = report.channels.iter().map(|it| it.name.as_str()).collect();
     let _ = writeln!(text, "reported on:    {}", names.join(", "));
+    text.push_str(LEGEND);
     let shards = report.channels.iter().map(|it| it.shards).sum();
     let _ = writeln!(
         text,
@@ -108,7 +109,28 @@ fn channel_table(text: &mut String, channel: &ChannelReport) {
     frontiers(text, &channel.policies);
 }
 
-const NONE: &str = "-";
+/// Stands where there was nothing to be measured.
+const NONE: &str = "none";
+
+/// What the columns are.
+const LEGEND: &str = "
+All times in milliseconds: the mean, and p50, p99, p99.9 for what that share of losses stayed below.
+  needless   requests for shards that came after all, of 1,000 shards
+  ask        from the hole to the request, over true losses; lower is better at equal `needless`
+  seeds      the least and the most of the mean that a seed alone gives
+  recovery   from the hole to the shard, over true losses that were made good
+  late       share of late shards asked for, of those that came within a round trip or 10 ms
+  more       repeats, in percent of first transmissions
+  worst      least share of late shards that were not asked for, in 200 in a row
+  wrong/M    shards that came after what waited for them had been let go, of a million
+  hol        p99 of the time for which frames wait for others of their lane: interactive, bulk
+  Brier      mean squared error of the stated probability of a loss; 0.25 for always one half
+  calib.     how far stated probabilities are from shares of losses; 0 is best
+  none       there was nothing to measure, or the policy states no probability
+";
+
+/// Stands for the figures of a policy that is never as often wrong as asked for.
+const OUT_OF_REACH: &str = "not comparable: no setting of its knob asks needlessly that often";
 
 fn ms(value: Option<f64>) -> String {
     value.map_or(NONE.into(), |ms| format!("{ms:.2}"))
@@ -155,6 +177,11 @@ fn frontiers(text: &mut String, policies: &[PolicyReport]) {
 }
 
 fn frontier(text: &mut String, name: &str, point: &Point) {
+    if point.knob.is_none() {
+        let rate = point.spurious_per_1000;
+        let _ = writeln!(text, "  {rate:>8}  {name:<14}  {OUT_OF_REACH}");
+        return;
+    }
     let spread = point.ask_delay_ms_of_seeds;
     let spread = spread.map_or(NONE.into(), |[least, most]| {
         format!("{least:.2} to {most:.2}")
@@ -232,6 +259,14 @@ fn tuned(text: &mut String, policies: &[PolicyReport]) {
             let Some(tuned) = policy.tuned.get(place) else {
                 continue;
             };
+            if tuned.knob.is_none() {
+                let _ = writeln!(
+                    text,
+                    "  {:>8}  {:<14}  not comparable: no setting was wrong as seldom as that where it was tuned",
+                    tuned.target_per_1000, policy.name
+                );
+                continue;
+            }
             let delay = tuned.figures.and_then(|figures| figures.ask_delay_ms);
             let needless = tuned.figures.map(|figures| figures.spurious_per_1000);
             let _ = writeln!(
@@ -271,11 +306,13 @@ fn costs(text: &mut String, policies: &[PolicyReport]) {
 /// Where the model earns its place, and where it does not.
 fn verdicts(text: &mut String, verdicts: &[Verdict]) {
     if verdicts.is_empty() {
+        text.push_str("\nNo verdict: model and rack are at no rate of needless requests both.\n");
         return;
     }
     let _ = writeln!(
         text,
-        "\nMean ask delay of rack by that of model (below {WORTH} rack is the one to use), and by that of model-frozen"
+        "\nMean ask delay of rack by that of model (below {WORTH} rack is the one to use), and by that of model-frozen\n\
+         at so many needless requests of 1,000 shards; a rate that one of the two cannot be at is left out"
     );
     for verdict in verdicts {
         let advice = if verdict.is_worth_it { "model" } else { "rack" };
@@ -286,5 +323,53 @@ fn verdicts(text: &mut String, verdicts: &[Verdict]) {
             "  {:>8}  {:>6.2}{frozen:>8}  {advice:<6}{}",
             verdict.spurious_per_1000, verdict.ratio, verdict.channel
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_compared_is_said_in_words_and_the_units_in_a_legend() {
+        let report = judge(
+            &Options {
+                traces: Vec::new(),
+                policies: ["oracle", "rack"].map(str::to_owned).to_vec(),
+                seed: 1,
+                seeds: 1,
+                shards: 1_000,
+                timing: false,
+            },
+            &mut |_| {},
+        );
+        let mut report = report.expect("both are known");
+        for point in report.policies.iter_mut().flat_map(|it| &mut it.frontier) {
+            if point.spurious_per_1000 < 1.0 {
+                (point.knob, point.figures) = (None, None);
+                (point.ask_delay_ms, point.ask_delay_ms_of_seeds) = (None, None);
+                (point.recovery_ms, point.late_asked_share) = (None, None);
+                point.overhead_percent = None;
+            }
+        }
+        let text = table(&report);
+        let row = |start: &str| {
+            text.lines()
+                .find(|line| line.trim_start().starts_with(start))
+        };
+        for policy in ["rack", "oracle"] {
+            let row = row(&format!("0.25  {policy}")).expect("a row");
+            assert!(row.ends_with(OUT_OF_REACH), "{row}");
+        }
+        assert!(text.contains("times in milliseconds"), "{text}");
+        for column in [
+            "needless", "recovery", "late", "more", "worst", "wrong/M", "Brier",
+        ] {
+            let told = |line: &str| line.starts_with(&format!("  {column:<11}"));
+            assert!(text.lines().any(told), "{column} is in no legend");
+        }
+        assert!(text.contains("No verdict"), "there is no model");
+        let is_dash = |word: &str| word == "-";
+        assert!(!text.split_whitespace().any(is_dash), "{text}");
     }
 }
