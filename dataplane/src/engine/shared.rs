@@ -11,6 +11,7 @@ use shardgate_core::drop_reason::{DROP_REASONS, DropReason, Drops};
 use shardgate_core::endpoint::Endpoint;
 use shardgate_core::histogram::{BUCKETS, LogHistogram};
 use shardgate_core::limits::{KEY_SLOTS, STREAMS_MAX, UNIT_LAG_MAX};
+use shardgate_core::plan::{Label, Plan, Reason, Repair};
 use shardgate_core::predict::Engine;
 use shardgate_core::receiver::{PredictiveBuffer, ReceiverHistograms};
 use shardgate_core::time::Time;
@@ -193,6 +194,46 @@ impl StreamOut {
             plan_every: added.plan_every,
             plan_window: added.plan_window,
             plan_changes: added.plan_changes,
+        }
+    }
+}
+
+counters! {
+    /// The plan of a stream that is sent, as numbers: label and reason by their places in
+    /// `Label::ALL` and `Reason::ALL`.
+    pub struct PlanWords {
+        label,
+        n,
+        payload_bytes,
+        standing_every,
+        standing_window,
+        reactive_every,
+        reactive_window,
+        delay_ms,
+        added_permille,
+        reason,
+        changes,
+    }
+}
+
+impl PlanWords {
+    /// From a plan that has changed so often.
+    pub fn new(plan: &Plan, changes: u64) -> Self {
+        let place = |at: Option<usize>| at.unwrap_or_default() as u64;
+        let every = |repair: Option<Repair>| repair.map_or(0, |repair| repair.every.into());
+        let window = |repair: Option<Repair>| repair.map_or(0, |repair| repair.window.into());
+        Self {
+            label: place(Label::ALL.iter().position(|label| *label == plan.label)),
+            n: plan.split.into(),
+            payload_bytes: plan.payload.into(),
+            standing_every: every(plan.standing),
+            standing_window: window(plan.standing),
+            reactive_every: every(plan.reactive),
+            reactive_window: window(plan.reactive),
+            delay_ms: plan.delay_ms.into(),
+            added_permille: plan.added_permille.into(),
+            reason: place(Reason::ALL.iter().position(|reason| *reason == plan.reason)),
+            changes,
         }
     }
 }
@@ -406,6 +447,8 @@ pub struct StreamOutShared {
     pub counters: Published<StreamOut>,
     /// What its endpoint knows of the path.
     pub path: Published<PathCounters>,
+    /// What is planned for it.
+    pub plan: Published<PlanWords>,
 }
 
 /// What is published of a stream that is received.

@@ -9,13 +9,14 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use shardgate_core::drop_reason::{DropReason, Drops};
 use shardgate_core::histogram::{BUCKETS, LogHistogram};
+use shardgate_core::plan::{Label, Reason};
 use shardgate_core::predict::{Policy, STATE_LEN};
 use shardgate_dpdk::{Pool, Port};
 
 use super::predictions::{Learned, PredictorSnapshot};
 use super::shared::{
-    LcoreCounters, LcoreKind, LcoreShared, PathCounters, ReceiverTimes, RxCounters, Shared,
-    StreamIn, StreamInShared, StreamOut, StreamOutShared,
+    LcoreCounters, LcoreKind, LcoreShared, PathCounters, PlanWords, ReceiverTimes, RxCounters,
+    Shared, StreamIn, StreamInShared, StreamOut, StreamOutShared,
 };
 use crate::lcore::unit::UnitCounters;
 
@@ -123,6 +124,59 @@ pub struct StreamOutSnapshot {
     pub counters: StreamOut,
     /// The path, as this stream's endpoint sees it.
     pub path: PathCounters,
+    /// What is planned for it.
+    pub plan: PlanSnapshot,
+}
+
+/// The plan of a stream that is sent.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct PlanSnapshot {
+    /// What the path is like: `CLEAN`, `LOSSY`, `BURSTY`, `OUTAGE`.
+    pub label: &'static str,
+    /// Shards that a payload as long as the path allows is cut into; 0 before the first decision.
+    pub n: u64,
+    /// Most payload of a shard.
+    pub payload_bytes: u64,
+    /// Standing repair.
+    pub repair: Option<RepairSnapshot>,
+    /// Repair for a moment after a rare loss.
+    pub reactive: Option<RepairSnapshot>,
+    /// How long the first shard that no repair covers waits for one.
+    pub delay_ms: u64,
+    /// Share of `overhead_limit` that may be added, in thousandths.
+    pub added_permille: u64,
+    /// The input that led to it.
+    pub reason: &'static str,
+    /// How often the plan has changed.
+    pub changes: u64,
+}
+
+/// A rate of repair.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct RepairSnapshot {
+    /// Source shards for each repair shard.
+    pub every: u64,
+    /// Source shards that each covers.
+    pub window: u64,
+}
+
+impl From<PlanWords> for PlanSnapshot {
+    fn from(words: PlanWords) -> Self {
+        let repair = |every, window| (every > 0).then_some(RepairSnapshot { every, window });
+        let label = Label::ALL.get(words.label as usize);
+        let reason = Reason::ALL.get(words.reason as usize);
+        Self {
+            label: label.copied().unwrap_or_default().name(),
+            n: words.n,
+            payload_bytes: words.payload_bytes,
+            repair: repair(words.standing_every, words.standing_window),
+            reactive: repair(words.reactive_every, words.reactive_window),
+            delay_ms: words.delay_ms,
+            added_permille: words.added_permille,
+            reason: reason.copied().unwrap_or_default().name(),
+            changes: words.changes,
+        }
+    }
 }
 
 /// A stream that is received.
@@ -403,6 +457,7 @@ fn stream_out(stream: &StreamOutShared) -> StreamOutSnapshot {
     StreamOutSnapshot {
         counters: stream.counters.load(),
         path: stream.path.load(),
+        plan: stream.plan.load().into(),
     }
 }
 

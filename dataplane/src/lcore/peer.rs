@@ -28,7 +28,7 @@ use crate::command::Command;
 use crate::config::LearnedSpec;
 use crate::engine::predictions::{Learned, Predictions};
 use crate::engine::shared::{
-    PathCounters, Phase, ReceiverTimes, RxCounters, Shared, StreamIn, StreamOut,
+    PathCounters, Phase, PlanWords, ReceiverTimes, RxCounters, Shared, StreamIn, StreamOut,
 };
 use crate::record::{self, Recorder};
 
@@ -411,6 +411,9 @@ impl PeerStage {
         if let Some(slot) = peer.streams_out.get(usize::from(self.stream)) {
             slot.counters.store(&StreamOut::new(&self.endpoint));
             slot.path.store(&path);
+            let changes = self.endpoint.outbound_stats().plan_changes;
+            slot.plan
+                .store(&PlanWords::new(self.endpoint.plan(), changes));
         }
     }
 }

@@ -50,6 +50,9 @@ impl View<'_> {
             "queue signals",
             "marks",
             "competing",
+            "label",
+            "n",
+            "reason",
         ]);
         for (at, peer) in self.elements("/peers") {
             let out = format!("/peers/{at}/streams_out");
@@ -61,6 +64,7 @@ impl View<'_> {
                 is_current && sum(self.now, &out, "reports").is_some_and(|reports| reports > 0);
             let reported = |name: &str| get(name).filter(|_| is_reported);
             let competing = get("competing").filter(|_| is_reported);
+            let [label, n, reason] = ["label", "n", "reason"].map(|name| planned(peer, name));
             let row = vec![
                 field(peer, "name"),
                 scaled(known("rtt_smoothed_ns"), 1e-6),
@@ -74,6 +78,9 @@ impl View<'_> {
                 competing
                     .map_or("-", |is| if is > 0 { "yes" } else { "no" })
                     .into(),
+                label,
+                n,
+                reason,
             ];
             push_known(&mut rows, row);
         }
@@ -168,6 +175,21 @@ pub(super) fn streams<'a>(peer: &'a Value, direction: &str) -> impl Iterator<Ite
     streams.into_iter().flatten()
 }
 
+/// What is planned for each stream, each named once.
+fn planned(peer: &Value, name: &str) -> String {
+    let mut shown: Vec<String> = Vec::new();
+    for plan in streams(peer, "streams_out").filter_map(|stream| stream.get("plan")) {
+        let cell = field(plan, name);
+        if !shown.contains(&cell) {
+            shown.push(cell);
+        }
+    }
+    if shown.is_empty() {
+        return "-".into();
+    }
+    shown.join(", ")
+}
+
 /// The standing repair of each stream, each named once.
 fn plans(peer: &Value) -> String {
     let mut plans: Vec<String> = Vec::new();
@@ -204,6 +226,11 @@ mod tests {
             "tail_repair_bytes": 1_000, "feedback_bytes": 2_500, "over_budget": 3,
             "plan_every": plan.0, "plan_window": plan.1,
             "queue_signals": 4, "queue_marks": 1, "reports": 9,
+            "plan": {
+                "label": if plan.0 > 0 { "LOSSY" } else { "CLEAN" },
+                "n": 1,
+                "reason": "loss",
+            },
         })
     }
 
@@ -241,8 +268,8 @@ mod tests {
     #[test]
     fn one_look_shows_path_additions_and_holes() {
         let expected = "\
-path to  rtt ms    min  queue ms  loss %  burst  at best Mbit/s  queue signals  marks  competing
-gw-b      41.23  40.00      0.00    1.05   2.94          200.00              8      2         no
+path to  rtt ms    min  queue ms  loss %  burst  at best Mbit/s  queue signals  marks  competing  label  n  reason
+gw-b      41.23  40.00      0.00    1.05   2.94          200.00              8      2         no  LOSSY  1    loss
 
 added to source  repeats %  repair %  tail repair %  feedback %  all %  over budget  standing repair
 gw-b                  2.00      5.00           0.20        0.50   7.70            6     1/20 over 80
@@ -290,11 +317,14 @@ gw-b            300             3          6        270        21         15    
         // An idle path is probed once a second.
         for (rtt_age_ms, heard_ago_ms) in [(0, 0), (1_900, 1_900)] {
             let row = row(rtt_age_ms, heard_ago_ms).unwrap();
-            assert_eq!(row, "gw-b 41.23 40.00 0.00 1.05 2.94 200.00 8 2 no");
+            assert_eq!(
+                row,
+                "gw-b 41.23 40.00 0.00 1.05 2.94 200.00 8 2 no LOSSY 1 loss"
+            );
         }
         for (rtt_age_ms, heard_ago_ms) in [(3_100, 3_100), (30_000, 0), (0, 30_000)] {
             let row = row(rtt_age_ms, heard_ago_ms).unwrap();
-            assert_eq!(row, "gw-b - - - - - - 8 2 -");
+            assert_eq!(row, "gw-b - - - - - - 8 2 - LOSSY 1 loss");
         }
     }
 
@@ -314,7 +344,7 @@ gw-b            300             3          6        270        21         15    
         }
         document["peers"][0]["streams_in"] = json!([]);
         let text = table(&document, None);
-        let expected = "gw-b          -    -         -       -      -               -              8      2          -";
+        let expected = "gw-b          -    -         -       -      -               -              8      2          -  CLEAN, LOSSY  1    loss";
         assert_eq!(blocks(&text, &TITLES[..1]).lines().nth(1), Some(expected));
         let holes = blocks(&text, &TITLES[2..]);
         assert!(holes.ends_with("0       -       -"), "{holes}");
