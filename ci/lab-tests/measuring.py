@@ -17,6 +17,7 @@ from unittest import mock
 from support import (
     ROOT,
     Lab,
+    LabTest,
     Options,
     counters,
     interruptible,
@@ -255,6 +256,24 @@ class Judged(unittest.TestCase):
         with self.assertRaisesRegex(unittest.SkipTest, "inconclusive, robbed"):
             self.verdict(robbed=["robbed"] * 4)
         self.assertEqual(self.attempt, 3)
+
+
+class Attempts(LabTest):
+    """A judged test whose gateways are up when it fails: the next attempt starts its own."""
+
+    path = None
+
+    def test_gateways_end_with_the_attempt(self):
+        with mock.patch("support.stolen", return_value="robbed"), mock.patch("time.sleep"):
+            self.check_second_attempt()
+        self.assertEqual(self.attempt, 1)
+
+    @judged
+    def check_second_attempt(self):
+        tunnel = self.tunnel()
+        self.assertEqual(self.attempt, 1)
+        # It ends orderly only if it was the only one at its ports.
+        tunnel.b.stop()
 
 
 class Again(unittest.TestCase):

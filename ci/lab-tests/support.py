@@ -108,8 +108,10 @@ class LabTest(unittest.TestCase):
         return found
 
     def tunnel(self, **options):
-        """Two gateways until the test ends."""
-        return self.enterContext(self.lab.shardgate(**options))
+        """Two gateways until the test ends, or an attempt of it (see `judged`)."""
+        gateways = self.lab.shardgate(**options)
+        attempt = getattr(self, "during_attempt", None)
+        return attempt.enter_context(gateways) if attempt else self.enterContext(gateways)
 
     def in_each_placement(self, check, **tunnel):
         """Calls `check(tunnel, placement)` with gateways of each placement, with these settings."""
@@ -138,7 +140,9 @@ def judged(check):
             cpu = machine.CpuTime()
             test.attempt, test.disturbances = attempt, []
             try:
-                return check(test, *args, **kwargs)
+                # The next attempt needs what this one has in use.
+                with contextlib.ExitStack() as test.during_attempt:
+                    return check(test, *args, **kwargs)
             except (AssertionError, LabError) as error:
                 robbed = stolen(cpu)
                 robbed_each_time = robbed_each_time and bool(robbed)
@@ -150,6 +154,8 @@ def judged(check):
                         raise unittest.SkipTest(f"{INCONCLUSIVE}, {robbed}") from error
                     raise
                 say(f"failed while {reason}, so once more: {str(error)[:200]}")
+            finally:
+                test.during_attempt = None
             # Such work comes in bursts.
             time.sleep(2**attempt)
         return None
