@@ -37,6 +37,7 @@ class UnderLoad(LabTest):
 
     def test_flows_within_a_second_of_the_handshake(self):
         tunnel = self.tunnel()
+        self.lab.introduce_hosts()
         hosts = ("host-a", "host-b")
         flows = {
             there: thin.Flow(self.lab, address, nodes=(here, there), **LONG)

@@ -177,6 +177,18 @@ class Lab:
                 self._join_plain_host(side)
         self.set_path(self.path)
 
+    def introduce_hosts(self):
+        """Hosts know each other's hardware address for good.
+
+        Linux confirms a neighbour every half minute or so, asks once a second, and drops the address
+        if the tunnel was down three times it asked: no judge of how soon the tunnel is up.
+        """
+        for side, far in (("a", "b"), ("b", "a")):
+            self.inside(
+                f"host-{side}", "ip", "neighbour", "replace", self.flat(far),
+                "lladdr", mac(f"host-{far}", "lan0"), "dev", "lan0", "nud", "permanent",
+            )  # fmt: skip
+
     def _widen_buffers(self, host):
         for name in ("rmem", "wmem"):
             value = f"net.ipv4.tcp_{name}=4096 131072 {TCP_BUFFER_BYTES}"
