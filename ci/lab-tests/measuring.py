@@ -23,10 +23,12 @@ from support import (
     interruptible,
     judged,
     leftovers,
+    machine,
     main,
     measure,
     run,
     run_again_what_was_robbed,
+    stolen,
     thin,
     wan,
 )
@@ -318,6 +320,38 @@ class Again(unittest.TestCase):
     def test_robbed_each_time_it_has_failed(self):
         found = self.run_tests(robbed=["robbed"] * 4, fails=9)
         self.assertEqual(found, (["sample.Sample.test"], 4))
+
+
+class Robbed(unittest.TestCase):
+    """Whether a machine counts as robbed, of pieces of half a second."""
+
+    def reason(self, shares, *, of_all=0.0):
+        cpu, watch = machine.CpuTime(), machine.CpuWatch()
+        watch.pieces.append((cpu.began_at - 1, 0.9))
+        watch.pieces.extend((cpu.began_at + 0.5 * i, share) for i, share in enumerate(shares, 1))
+        cpu.stolen_share = lambda: of_all
+        with mock.patch("support._watch", watch):
+            return stolen(cpu)
+
+    def test_little_at_a_time_is_borne(self):
+        self.assertIsNone(self.reason([0.01] * 60, of_all=0.01))
+
+    def test_much_of_the_whole_is_not(self):
+        self.assertIn("3 % of the CPU time", self.reason([0.03] * 60, of_all=0.03))
+
+    def test_half_a_second_of_a_minute_is_not(self):
+        self.assertIn("70 % of the CPU time of half", self.reason([0.0, 0.7] + [0.0] * 100))
+
+    def test_the_watch_looks(self):
+        cpu, watch = machine.CpuTime(), machine.CpuWatch()
+        with (
+            mock.patch.object(machine.CpuWatch, "PIECE_S", 0.01),
+            mock.patch.object(machine.CpuTime, "stolen_share", lambda _: 0.5),
+        ):
+            watch.start()
+            while len(watch.pieces) < 3:
+                time.sleep(0.01)
+        self.assertEqual(watch.worst_since(cpu), 0.5)
 
 
 class Clocks:

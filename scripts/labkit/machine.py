@@ -4,6 +4,7 @@ Several labs may run at once, so the first one records what it found and the las
 back. The record lives beside the labs' own folders; its lock is that of all labs' coming and going.
 """
 
+import collections
 import contextlib
 import fcntl
 import json
@@ -11,6 +12,8 @@ import os
 import pathlib
 import platform
 import shutil
+import threading
+import time
 
 from .process import LabError, run, say
 
@@ -138,6 +141,7 @@ class CpuTime:
 
     def __init__(self):
         self.began = self._look()
+        self.began_at = time.monotonic()
 
     def stolen_share(self):
         """Which share of the time a hypervisor gave to others that this machine could have used.
@@ -150,6 +154,30 @@ class CpuTime:
     def _look(self):
         line = pathlib.Path("/proc/stat").read_text().split("\n", 1)[0]
         return [int(word) for word in line.split()[1 : 1 + self.COLUMNS]]
+
+
+class CpuWatch(threading.Thread):
+    """Looks at what is stolen piece by piece: half a second without CPUs is little of a minute."""
+
+    PIECE_S = 0.5
+    # An hour of pieces.
+    PIECES_MAX = 7200
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        # When each piece ended, on CLOCK_MONOTONIC, and the share of it that was stolen.
+        self.pieces = collections.deque(maxlen=self.PIECES_MAX)
+
+    def run(self):
+        while True:
+            cpu = CpuTime()
+            time.sleep(self.PIECE_S)
+            self.pieces.append((time.monotonic(), cpu.stolen_share()))
+
+    def worst_since(self, cpu):
+        """The largest share of a piece that ended since this `CpuTime`; 0 if none did."""
+        since = [share for ended, share in list(self.pieces) if ended > cpu.began_at]
+        return max(since, default=0)
 
 
 def versions(binary=None):
