@@ -541,8 +541,8 @@ impl<B: Buffer> Outbound<B> {
             window_max: self.window_max,
             shards_max: self.shards_max,
         };
-        let (mut crypto, at) = self.crypto_load;
-        crypto.age_us = u64::try_from(now.since(at).as_micros()).unwrap_or(u64::MAX);
+        let (load, at) = self.crypto_load;
+        let crypto = Figure::new(load.known(), load.count, Some(now.since(at)));
         let inputs = plan::inputs(path, limits, crypto, now);
         self.stats.plan_changes += u64::from(self.planner.decide(&inputs, now));
         let plan = self.planner.plan();

@@ -61,7 +61,7 @@ impl Breaker {
         }
         if self.strikes >= REPORTS {
             self.strikes = 0;
-            self.step = (self.step + 1).min(HALVINGS_MAX.max(self.step));
+            self.step = self.step.saturating_add(1).min(HALVINGS_MAX.max(self.step));
         }
         if !is_half {
             self.half_since = None;

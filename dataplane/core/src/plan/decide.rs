@@ -61,7 +61,7 @@ pub fn decide(before: &State, inputs: &Inputs, now: Time) -> State {
         reactive: Some(REACTIVE)
             .filter(|_| reacts)
             .and_then(|repair| decodable(repair, inputs)),
-        delay_ms: state.delay.at * DELAY_STEP.as_millis() as u8,
+        delay_ms: state.delay.at.min(DELAY_STEPS_MAX) * DELAY_STEP.as_millis() as u8,
         added_permille,
         reason: before.plan.reason,
     };

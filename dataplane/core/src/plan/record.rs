@@ -23,7 +23,8 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// What the same arguments lead to: [`Self::plan`], or the record is not of this program.
+    /// What the same arguments lead to: [`Self::plan`], or the record is not of this program. It may
+    /// be anybody's: no figure in it does any harm.
     pub fn replay(&self) -> Plan {
         decide(&self.before, &self.inputs, self.at).plan
     }
@@ -47,7 +48,7 @@ impl Default for Decisions {
 
 impl Decisions {
     /// Keeps a decision. Does not allocate.
-    pub(crate) fn note(&mut self, decision: Decision) {
+    pub fn note(&mut self, decision: Decision) {
         if self.kept.len() >= DECISIONS_KEPT {
             self.kept.pop_front();
         }

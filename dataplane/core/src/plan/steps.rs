@@ -88,7 +88,7 @@ impl Pace {
         let is_soon = (self.fell_at).is_some_and(|fell| now.since(fell) < REGRETTED);
         // One fall is regretted once, however many levels rise.
         if is_soon && !self.is_regretted {
-            self.regrets = (self.regrets + 1).min(REGRETS_MAX);
+            self.regrets = self.regrets.saturating_add(1).min(REGRETS_MAX);
             self.judged_at = now;
             self.is_regretted = true;
         }

@@ -9,6 +9,8 @@ use crate::limits::SHARD_PAYLOAD_MIN;
 use crate::repair::WINDOW_MAX;
 use crate::time::Time;
 
+mod records;
+
 const LIMITS: Limits = Limits {
     repair: RepairMode::Auto,
     asks: true,
