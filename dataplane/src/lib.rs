@@ -7,7 +7,7 @@
 //! | [`engine`] | starting, commanding, counting, stopping |
 //! | [`lcore`] | the loops themselves |
 //! | [`counters`] | counters that one lcore writes and others read |
-//! | [`record`] | what arrived, on its way to a file |
+//! | [`record`], [`decisions`] | what arrived and how plans changed, on their way to a file |
 //! | [`emulator`] | the WAN emulator: a path model between two ports, in real time |
 //!
 //! The pipelines move packets and decide nothing slow: what a frame becomes is up to
@@ -19,6 +19,7 @@
 pub mod command;
 pub mod config;
 pub mod counters;
+pub mod decisions;
 pub mod emulator;
 pub mod engine;
 pub mod lcore;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// Whether what is read may come out of a pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pipes {
+pub enum Pipes {
     /// No: only regular files.
     Refused,
     /// Pipes that somebody writes to already: standard input, or the shell's `<(...)`. A pipe with a
@@ -19,7 +19,7 @@ pub(crate) enum Pipes {
 /// # Errors
 ///
 /// What the system said, or that it is something else than a file.
-pub(crate) fn open(path: &Path, pipes: Pipes) -> io::Result<File> {
+pub fn open(path: &Path, pipes: Pipes) -> io::Result<File> {
     // Before it is opened, which may wait.
     let kind = fs::metadata(path)?;
     // What has no name in any folder was opened by who started us.

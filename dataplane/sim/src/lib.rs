@@ -43,7 +43,7 @@
 #![deny(missing_docs)]
 
 pub mod evaluate;
-mod files;
+pub mod files;
 pub mod gateway;
 pub mod packet;
 pub mod path;

@@ -31,6 +31,7 @@ pub use self::snapshot::{
 pub use self::topology::Topology;
 use crate::command::{Command, SendKey};
 use crate::config::EngineConfig;
+use crate::decisions::Decided;
 use crate::placement::PlacementError;
 
 /// How long draining may take.
@@ -290,6 +291,11 @@ impl Engine {
             .streams
             .get(usize::from(peer))
             .map_or(0, |line| line.sent_by.len() as u8)
+    }
+
+    /// The next change of a plan that was not taken yet.
+    pub fn take_decision(&self) -> Option<Decided> {
+        self.reader.take_decision()
     }
 
     /// All counters, now.

@@ -20,6 +20,7 @@ use shardgate_dpdk::Clock;
 use super::predictions::{Learned, Predictions};
 use crate::counters;
 use crate::counters::{Published, Words};
+use crate::decisions::DecisionQueue;
 use crate::lcore::unit::UnitCounters;
 
 /// How often an lcore publishes its counters.
@@ -610,6 +611,8 @@ pub struct Shared {
     pub lcores: Vec<LcoreShared>,
     /// How many of them are rx lcores.
     pub rx_lcores: usize,
+    /// How plans changed, for the control thread.
+    pub decisions: DecisionQueue,
     /// UDP port of the gateway.
     pub listen_port: u16,
     /// UDP source ports of a path.
@@ -638,6 +641,7 @@ impl Shared {
                 .filter(|lcore| lcore.kind == LcoreKind::Rx)
                 .count(),
             lcores,
+            decisions: DecisionQueue::default(),
             listen_port,
             flows,
             confirmed: (0..KEY_SLOTS).map(|_| AtomicU32::new(0)).collect(),

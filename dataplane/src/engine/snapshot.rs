@@ -11,6 +11,7 @@ use shardgate_core::drop_reason::{DropReason, Drops};
 use shardgate_core::histogram::{BUCKETS, LogHistogram};
 use shardgate_core::plan::{Label, Reason};
 use shardgate_core::predict::{Policy, STATE_LEN};
+use shardgate_core::time::Time;
 use shardgate_dpdk::{Pool, Port};
 
 use super::predictions::{Learned, PredictorSnapshot};
@@ -18,6 +19,7 @@ use super::shared::{
     LcoreCounters, LcoreKind, LcoreShared, PathCounters, PlanWords, ReceiverTimes, RxCounters,
     Shared, StreamIn, StreamInShared, StreamOut, StreamOutShared,
 };
+use crate::decisions::Decided;
 use crate::lcore::unit::UnitCounters;
 
 /// An lcore that has not looped for this long is stuck.
@@ -413,6 +415,21 @@ impl StatsReader {
             .filter(|(_, learned)| *learned != Learned::default())
             .map(|(stream, Learned(state))| (stream, state))
             .collect()
+    }
+
+    /// The lcores' clock.
+    pub fn now(&self) -> Time {
+        self.0.shared.clock.now()
+    }
+
+    /// The next change of a plan that was not taken yet; those of one stream come in order.
+    pub fn take_decision(&self) -> Option<Decided> {
+        self.0.shared.decisions.take()
+    }
+
+    /// Changes of plans that found no room on their way here.
+    pub fn decisions_missed(&self) -> u64 {
+        self.0.shared.decisions.missed()
     }
 
     pub(super) fn last_heard_ns(&self, peer: usize) -> u64 {

@@ -26,6 +26,7 @@ use super::units::Units;
 use super::wan::ReceiveSlot;
 use crate::command::Command;
 use crate::config::LearnedSpec;
+use crate::decisions::HandOver;
 use crate::engine::predictions::{Learned, Predictions};
 use crate::engine::shared::{
     PathCounters, Phase, PlanWords, ReceiverTimes, RxCounters, Shared, StreamIn, StreamOut,
@@ -150,6 +151,7 @@ pub struct PeerStage {
     /// What models of earlier runs have learned, until the streams are there that it is for.
     learned: Vec<LearnedSpec>,
     learned_published: Time,
+    decisions: HandOver,
 }
 
 impl PeerStage {
@@ -168,6 +170,7 @@ impl PeerStage {
             recorder: None,
             learned: vec![],
             learned_published: Time::ZERO,
+            decisions: HandOver::new(peer, config.stream, PATH),
         }
     }
 
@@ -406,6 +409,7 @@ impl PeerStage {
                 }
             }
         }
+        (self.decisions).hand_over(self.endpoint.decisions(), &shared.decisions, is_last);
         let mut path = PathCounters::new(&self.endpoint, PATH, now);
         path.last_heard_ns = self.feedback_heard.as_nanos();
         if let Some(slot) = peer.streams_out.get(usize::from(self.stream)) {
