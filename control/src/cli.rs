@@ -193,6 +193,8 @@ pub enum SimCommand {
     /// When missing shards are asked for: every policy on the same channels, compared where they ask
     /// needlessly as often.
     Predict(SimPredictArgs),
+    /// How plans changed: each decision of a gateway made again from what it was made from.
+    Plan(SimPlanArgs),
 }
 
 /// What a profile file holds.
@@ -275,6 +277,17 @@ pub struct SimPredictArgs {
     /// Measure what each policy costs; then a seed does not give the same bytes each time.
     #[arg(long)]
     pub timing: bool,
+    /// Print the report as one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `sim plan`.
+#[derive(Debug, Args)]
+pub struct SimPlanArgs {
+    /// A gateway's decisions_file, or a saved answer of GET /decisions.
+    #[arg(long, value_name = "FILE")]
+    pub replay: PathBuf,
     /// Print the report as one JSON document.
     #[arg(long)]
     pub json: bool,

@@ -129,6 +129,28 @@ pub const RECORDS_MAX: u64 = 2_000_000;
 /// Arrivals written in a turn of the control loop: half a millisecond's work, and 4 million a second.
 pub const RECORDS_PER_TURN: usize = 4_096;
 
+/// Decisions taken from the lcores in a turn of the control loop: each is a line to be written, 10 µs.
+pub const DECISIONS_PER_TURN: usize = 64;
+
+/// Decisions of all streams that are kept to be shown: 8 MB of JSON.
+pub const DECISIONS_SHOWN: usize = 4_096;
+
+/// Of one stream at least and at most: five minutes of a path that stays have 30.
+pub const DECISIONS_SHOWN_OF_STREAM: (usize, usize) = (4, 32);
+
+/// Lines a minute and stream that go into a decisions file, on average, and at once: ten times what a
+/// path that stays makes.
+pub const DECISION_LINES_PER_MINUTE: u32 = 60;
+
+/// Bytes of a decisions file: some 120,000 lines, two weeks of one stream whose path stays.
+pub const DECISIONS_FILE_BYTES_MAX: u64 = 256 << 20;
+
+/// Bytes of a decision's line that `sim plan` reads: a gateway writes 2,500 at the most.
+pub const DECISION_LINE_BYTES_MAX: usize = 16 << 10;
+
+/// Decisions that `sim plan` replays: a decisions file that is full.
+pub const DECISIONS_REPLAYED_MAX: usize = 200_000;
+
 /// How often what the models have learned is saved: a crash costs no more than that.
 pub const STATE_SAVE_INTERVAL: Duration = Duration::from_secs(60);
 

@@ -11,6 +11,7 @@
 //! | `dataplane`, `engine` | what the control thread needs of a dataplane, and the real one |
 //! | `gateway` | the control loop over the three above |
 //! | `record` | what arrived, into a file for `sim predict` |
+//! | `decisions` | changes of plans as JSON: to be shown, and into a file for `sim plan` |
 //! | `run` | from a configuration to a running gateway and to its orderly end |
 //! | `stats` | the stats document, the endpoint, and the command that reads it |
 //! | `device_lock` | one process per device |
@@ -25,6 +26,7 @@
 mod cli;
 mod config;
 mod dataplane;
+mod decisions;
 mod device_lock;
 mod emulate;
 mod engine;

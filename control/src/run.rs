@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, ErrorKind};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,6 +17,7 @@ use tracing::{info, warn};
 
 use crate::cli::RunArgs;
 use crate::config::{self, Listen, Machine, Notes, Settings, Source};
+use crate::decisions::{DecisionsFile, FileStatus, Keeper};
 use crate::device_lock::DeviceLock;
 use crate::gateway::Gateway;
 use crate::limits;
@@ -147,6 +149,13 @@ fn check_report(
             tunnel.retention_bytes >> 20
         ));
     }
+    if let Some(path) = &settings.decisions_file {
+        report.push_str(&format!(
+            "decisions {}, at most {} lines a minute and stream\n",
+            path.display(),
+            limits::DECISION_LINES_PER_MINUTE
+        ));
+    }
     if let Some(found) = found {
         report.push_str(&format!("state    {}\n", found.summary()));
     }
@@ -190,11 +199,12 @@ fn start(mut settings: Settings, source: &Source, found: Option<Found>) -> Resul
     let keeper = found.map(StateKeeper::start).transpose();
     let mut files = Files {
         record: record(&mut settings, source)?,
+        decisions: decisions(&settings, source)?,
         state: keeper.map_err(|error| failed("a thread: ", &error))?,
     };
     let peers = settings.peers.len();
     let mut engine = Engine::start(settings.engine.clone()).map_err(|error| failed("", &error))?;
-    board.engine_runs(engine.reader());
+    board.engine_runs(engine.reader(), files.decisions.shown());
     let mut gateway = gateway(&engine, settings);
     info!(peers, stats = %listen, version = env!("CARGO_PKG_VERSION"), "gateway runs");
     serve(&mut gateway, &mut engine, &signals, &board, &mut files);
@@ -206,6 +216,7 @@ fn start(mut settings: Settings, source: &Source, found: Option<Found>) -> Resul
     files.end(&reader);
     board.update(ControlStatus {
         record: files.record_status(),
+        decisions: files.decisions_status(&reader),
         state: files.state_status(),
         ..last
     });
@@ -239,20 +250,37 @@ fn record(
     };
     let recorder = Arc::new(Recorder::default());
     settings.engine.recorder = Some(Arc::clone(&recorder));
-    let file = RecordFile::create(path, recorder).map_err(|error| {
-        let reason = crate::keys::plain(&error);
-        let message = format!(
-            "{}: {reason}: name a file that can be written",
-            path.display()
-        );
-        source.error("stats.record_file", message)
-    })?;
-    Ok(Some(file))
+    let file = RecordFile::create(path, recorder);
+    file.map(Some)
+        .map_err(|error| not_written(source, "stats.record_file", path, &error))
+}
+
+/// What becomes of changes of plans: they are kept to be shown, and go to a file if one is configured.
+fn decisions(settings: &Settings, source: &Source) -> Result<Keeper, Failure> {
+    let streams = plan(source, settings)?.streams;
+    let streams = streams.iter().map(|line| line.sent_by.len()).sum();
+    let open = |path: &PathBuf| {
+        DecisionsFile::open(path, streams)
+            .map_err(|error| not_written(source, "stats.decisions_file", path, &error))
+    };
+    let file = settings.decisions_file.as_ref().map(open).transpose()?;
+    let peers = settings.engine.peers.iter().map(|peer| peer.name.clone());
+    Ok(Keeper::new(peers.collect(), streams, file))
+}
+
+fn not_written(source: &Source, key: &str, path: &Path, error: &std::io::Error) -> Failure {
+    let reason = crate::keys::plain(error);
+    let message = format!(
+        "{}: {reason}: name a file that can be written",
+        path.display()
+    );
+    source.error(key, message).into()
 }
 
 /// What is written beside the log while a gateway runs.
 struct Files {
     record: Option<RecordFile<BufWriter<File>>>,
+    decisions: Keeper,
     state: Option<StateKeeper>,
 }
 
@@ -261,8 +289,10 @@ impl Files {
         if let Some(record) = &mut self.record {
             record.write_some();
         }
+        let reader = || engine.reader();
+        let take = || engine.take_decision();
+        self.decisions.turn(engine.now(), wall_ns(), take);
         if let Some(state) = &mut self.state {
-            let reader = || engine.reader();
             state.turn(engine.now(), &|peer| reader().learned(peer));
         }
     }
@@ -273,6 +303,8 @@ impl Files {
             record.write_some();
             record.end();
         }
+        let take = || reader.take_decision();
+        while self.decisions.turn(reader.now(), wall_ns(), take) {}
         if let Some(state) = &mut self.state {
             state.end(&|peer| reader.learned(peer));
         }
@@ -280,6 +312,10 @@ impl Files {
 
     fn record_status(&self) -> Option<RecordStatus> {
         self.record.as_ref().map(RecordFile::status)
+    }
+
+    fn decisions_status(&self, reader: &StatsReader) -> Option<FileStatus> {
+        self.decisions.status(reader.decisions_missed())
     }
 
     fn state_status(&self) -> Option<StateStatus> {
@@ -332,6 +368,7 @@ fn status(gateway: &Gateway<Engine>, engine: &Engine, files: &Files) -> ControlS
         handshake: *gateway.handshake_counters(),
         network: *gateway.network_counters(),
         record: files.record_status(),
+        decisions: files.decisions_status(&engine.reader()),
         state: files.state_status(),
     }
 }

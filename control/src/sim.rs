@@ -1,5 +1,6 @@
 //! `shardgate sim`: the deterministic world of the simulator, from the command line.
 
+mod plan;
 mod predict;
 mod settings;
 mod table;
@@ -28,6 +29,7 @@ pub fn sim(args: &SimArgs) -> Result<(), Failure> {
     match &args.command {
         SimCommand::Profile(args) => profile(args),
         SimCommand::Predict(args) => predict::predict(args),
+        SimCommand::Plan(args) => plan::plan(args),
     }
 }
 

@@ -320,6 +320,23 @@ fn check_says_what_becomes_of_a_state_file_and_leaves_it_alone() {
 }
 
 #[test]
+fn check_says_where_decisions_go_and_leaves_that_alone() {
+    let folder = Folder::new();
+    let config = format!(
+        "{}[stats]\ndecisions_file = \"plans.jsonl\"\n",
+        good(&folder)
+    );
+    let file = folder.write("gw-a.toml", &config);
+    let output = shardgate(&["run", "--config", text(&file), "--check"]);
+    let parts = ["\ndecisions ", "/plans.jsonl, at most 60 lines a minute"];
+    assert_says(stdout(&output), &parts);
+    assert!(
+        !folder.path("plans.jsonl").exists(),
+        "a check changes nothing"
+    );
+}
+
+#[test]
 fn the_memory_that_check_shows_can_be_followed() {
     let folder = Folder::new();
     let good = good(&folder);
@@ -490,6 +507,7 @@ fn a_folder_that_takes_no_file_is_told_by_the_check() {
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o500)).unwrap();
     for (section, status) in [
         ("[stats]\nrecord_file", Some(2)),
+        ("[stats]\ndecisions_file", Some(2)),
         ("[tunnel]\npredictor = \"model\"\nstate_file", Some(0)),
     ] {
         let config = format!("{}{section} = \"closed/x\"\n", good(&folder));

@@ -4,7 +4,8 @@
 mod schema;
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -232,6 +233,7 @@ reassembly_memory_mb = 1
 retention_mb = 1
 [stats]
 listen = \"unix:{}/stats.sock\"
+decisions_file = \"decisions.jsonl\"
 ",
         folder.display()
     )
@@ -251,6 +253,38 @@ fn capture(payload: &[u8]) -> Vec<u8> {
     }
     file.extend(frame);
     file
+}
+
+impl Gateway {
+    /// What `GET /decisions` answers.
+    fn decisions(&self) -> Value {
+        let mut stream = UnixStream::connect(self.folder.join("stats.sock")).unwrap();
+        stream
+            .write_all(b"GET /decisions HTTP/1.1\r\nHost: x\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        serde_json::from_str(body).unwrap()
+    }
+
+    /// `sim plan --replay` of a file in its folder: exit code, stdout, stderr.
+    fn replay(&self, file: &str, more: &[&str]) -> (Option<i32>, String, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_shardgate"))
+            .args(["sim", "plan", "--replay", file])
+            .args(more)
+            .current_dir(&self.folder)
+            .env_remove("RUST_LOG")
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    }
 }
 
 fn schema() -> Value {
@@ -364,6 +398,106 @@ fn gateways_with_traffic_show_what_the_schema_describes_and_nothing_else() {
         let last: Value = serde_json::from_str(&stdout).unwrap();
         assert_eq!(schema::violation(&schema, &last), None);
     }
+}
+
+#[test]
+fn each_change_of_a_plan_is_told_and_can_be_made_again() {
+    let schema: Value = serde_json::from_str(include_str!("../decisions.schema.json")).unwrap();
+    let [gateway, other] = Gateway::pair("ctl-decide");
+    let deadline = Instant::now() + PATIENCE;
+    let answer = loop {
+        let answer = gateway.decisions();
+        assert_eq!(schema::violation(&schema, &answer), None);
+        if !answer["decisions"].as_array().unwrap().is_empty() {
+            break answer;
+        }
+        assert!(Instant::now() < deadline, "no plan");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert_eq!(
+        (&answer["node"]["name"], &answer["missed"]),
+        (&"a".into(), &0.into())
+    );
+    let first = &answer["decisions"][0];
+    assert_eq!(
+        (&first["peer"], &first["stream"]),
+        (&"peer".into(), &0.into())
+    );
+    assert_eq!(
+        (&first["number"], &first["from"]["n"]),
+        (&0.into(), &0.into())
+    );
+    let stats = gateway.document();
+    let written = stats["decisions"]["written"].as_u64().unwrap();
+    assert!(written >= 1, "{}", stats["decisions"]);
+    assert_eq!(stats["decisions"]["dropped"], 0);
+    let file = gateway.folder.join("decisions.jsonl");
+    let lines = fs::read_to_string(&file).unwrap();
+    assert_eq!(
+        serde_json::from_str::<Value>(lines.lines().next().unwrap()).unwrap(),
+        *first
+    );
+    // What was saved by whatever means.
+    fs::write(gateway.folder.join("answer.json"), answer.to_string()).unwrap();
+    fs::write(gateway.folder.join("pretty.json"), format!("{answer:#}")).unwrap();
+    for saved in ["decisions.jsonl", "answer.json", "pretty.json"] {
+        let (code, stdout, stderr) = gateway.replay(saved, &[]);
+        assert_eq!(code, Some(0), "{stderr}");
+        assert!(
+            stdout.contains("peer/0") && stdout.contains("nothing -> CLEAN"),
+            "{stdout}"
+        );
+        assert!(
+            stdout.contains(" of 1 stream: each replays to the same plan\n"),
+            "{stdout}"
+        );
+        let (_, json, _) = gateway.replay(saved, &["--json"]);
+        let report: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(
+            (&report["different"], &report["decisions"][0]["verdict"]),
+            (&0.into(), &"same".into())
+        );
+        assert_eq!(report["decisions"][0]["to"], first["to"]);
+    }
+    let limit = format!(
+        "\"payload_max_bytes\":{}",
+        first["inputs"]["limits"]["payload_max_bytes"]
+    );
+    let changed = lines.replacen(&limit, "\"payload_max_bytes\":1000", 1);
+    fs::write(gateway.folder.join("changed.jsonl"), changed).unwrap();
+    let (code, stdout, stderr) = gateway.replay("changed.jsonl", &[]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(
+        stdout.contains("DIFFERENT: ") && stdout.contains("shards of 1000 bytes"),
+        "{stdout}"
+    );
+    assert!(
+        stderr.starts_with("shardgate: changed.jsonl: 1 of "),
+        "{stderr}"
+    );
+    fs::write(gateway.folder.join("cut.jsonl"), &lines[..lines.len() - 9]).unwrap();
+    for (name, says) in [
+        ("cut.jsonl", "cut off"),
+        ("gateway.toml", "line 1: "),
+        ("nowhere.jsonl", "name a gateway's decisions_file"),
+        (".", "it is a folder"),
+    ] {
+        let (code, stdout, stderr) = gateway.replay(name, &["--json"]);
+        assert_eq!((code, stdout.as_str()), (Some(2), ""), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        assert!(stderr.contains(says) && stderr.contains(name), "{stderr}");
+    }
+    drop(other);
+    gateway.signal("TERM");
+    let (code, stdout, stderr) = gateway.end();
+    assert_eq!(code, Some(0), "{stderr}");
+    let last: Value = serde_json::from_str(&stdout).unwrap();
+    let changes = last["peers"][0]["streams_out"][0]["plan"]["changes"].as_u64();
+    assert_eq!(
+        last["decisions"]["written"].as_u64(),
+        changes,
+        "none is lost"
+    );
 }
 
 #[test]

@@ -109,6 +109,8 @@ pub struct Settings {
     pub listen: Listen,
     /// Where what arrives is recorded.
     pub record_file: Option<PathBuf>,
+    /// Where changes of plans are written.
+    pub decisions_file: Option<PathBuf>,
     /// Where what was learned survives a restart.
     pub state_file: Option<PathBuf>,
 }
@@ -163,7 +165,7 @@ pub fn check(source: &Source, machine: &Machine) -> Result<Settings, ConfigError
     let listen = listen(source, &file)?;
     let tunnel = tunnel::check(source, &file)?;
     let (peer_specs, peers) = peers::check(source, &file, &ports, &wans, &public_key)?;
-    let (record_file, state_file) = written_files(source, &file, &node)?;
+    let [record_file, decisions_file, state_file] = written_files(source, &file, &node)?;
     Ok(Settings {
         engine: EngineConfig {
             file_prefix: file_prefix(&node, source),
@@ -181,6 +183,7 @@ pub fn check(source: &Source, machine: &Machine) -> Result<Settings, ConfigError
         peers,
         listen,
         record_file,
+        decisions_file,
         state_file,
     })
 }
@@ -232,10 +235,6 @@ fn read_key(source: &Source, key: &str, name: &str) -> Result<Zeroizing<[u8; 32]
 }
 
 fn listen(source: &Source, file: &File) -> Result<Listen, ConfigError> {
-    let decisions = file.stats.decisions_file.as_deref();
-    if decisions.is_some_and(|value| !value.is_empty()) {
-        return Err(values::later(source, "stats.decisions_file"));
-    }
     let text = file.stats.listen.as_deref().unwrap_or(Listen::DEFAULT);
     Listen::parse(text).map_err(|message| source.error("stats.listen", message))
 }
@@ -246,13 +245,16 @@ fn written_files(
     source: &Source,
     file: &File,
     node: &str,
-) -> Result<(Option<PathBuf>, Option<PathBuf>), ConfigError> {
+) -> Result<[Option<PathBuf>; 3], ConfigError> {
     let path = |name: &Option<String>| {
         let name = name.as_deref().filter(|name| !name.is_empty());
         name.map(|name| source.sibling(name))
     };
-    let record = path(&file.stats.record_file);
-    let state = path(&file.tunnel.state_file);
+    let written = [
+        ("stats.record_file", path(&file.stats.record_file)),
+        ("stats.decisions_file", path(&file.stats.decisions_file)),
+        ("tunnel.state_file", path(&file.tunnel.state_file)),
+    ];
     let key = source.sibling(&private_key_name(file, node));
     let mut others = vec![
         ("the configuration".to_owned(), source.file().to_owned()),
@@ -262,10 +264,7 @@ fn written_files(
         let preshared = path(&peer.preshared_key_file);
         others.extend(preshared.map(|path| (format!("peer[{at}].preshared_key_file"), path)));
     }
-    for (name, path) in [
-        ("stats.record_file", &record),
-        ("tunnel.state_file", &state),
-    ] {
+    for (name, path) in &written {
         let Some(path) = path else { continue };
         let itself = real(path);
         if let Some((other, _)) = others.iter().find(|(_, other)| real(other) == itself) {
@@ -275,9 +274,9 @@ fn written_files(
             );
             return Err(source.error(name, message));
         }
-        others.push((name.into(), path.clone()));
+        others.push(((*name).into(), path.clone()));
     }
-    Ok((record, state))
+    Ok(written.map(|(_, path)| path))
 }
 
 /// Which file a path names, whether it is there already or not.

@@ -69,8 +69,12 @@ fn check_written(
     settings: &Settings,
     notes: &mut Notes,
 ) -> Result<(), ConfigError> {
-    if let Some(path) = &settings.record_file {
-        writable(path).map_err(|message| source.error("stats.record_file", message))?;
+    for (key, path) in [
+        ("stats.record_file", &settings.record_file),
+        ("stats.decisions_file", &settings.decisions_file),
+    ] {
+        let Some(path) = path else { continue };
+        writable(path).map_err(|message| source.error(key, message))?;
     }
     // A new one is put in the old one's place, so all depends on the folder. It stops no gateway.
     if let Some(path) = &settings.state_file
@@ -83,7 +87,7 @@ fn check_written(
     Ok(())
 }
 
-/// Whether a file can be written anew: one that is there, or one that is not there yet.
+/// Whether a file can be written: one that is there, or one that is not there yet.
 fn writable(path: &Path) -> Result<(), String> {
     let shown = path.display();
     match std::fs::metadata(path) {

@@ -12,14 +12,6 @@ const NAME_LEN_MAX: usize = 63;
 /// The highest lcore id that a list may spell out; what exists is the dataplane's to say.
 const LCORE_ID_MAX: u32 = 1023;
 
-/// A key that is set to something that does not exist yet.
-pub fn later(source: &Source, key: &str) -> ConfigError {
-    source.error(
-        key,
-        "this feature is not built yet, it comes later: remove the key",
-    )
-}
-
 /// A value that does not exist yet, and what to write instead.
 pub fn later_value(source: &Source, key: &str, value: &str, instead: &str) -> ConfigError {
     let message =

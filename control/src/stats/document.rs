@@ -1,6 +1,7 @@
 //! The stats document: what the engine counts, and what the control thread knows beside it.
 //!
-//! Its schema is `control/stats.schema.json`; a test holds the two together.
+//! Its schema is `control/stats.schema.json`; a test holds the two together. So it is with the
+//! decisions and `control/decisions.schema.json`.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -9,6 +10,7 @@ use serde::Serialize;
 use shardgate_dataplane::engine::{FinalReport, Snapshot, StatsReader};
 
 use super::server::Source;
+use crate::decisions::{self, FileStatus, Record, Shown};
 use crate::network::NetworkCounters;
 use crate::record::RecordStatus;
 use crate::session::{HandshakeCounters, SessionStatus};
@@ -39,6 +41,8 @@ pub struct ControlStatus {
     pub network: NetworkCounters,
     /// How far the record file is, if there is one.
     pub record: Option<RecordStatus>,
+    /// How the decisions file is, if there is one.
+    pub decisions: Option<FileStatus>,
     /// What was done with the state file, if there is one.
     pub state: Option<StateStatus>,
 }
@@ -58,12 +62,31 @@ pub struct Document<S> {
     pub engine: S,
 }
 
+/// The last changes of plans.
+#[derive(Clone, Debug, Serialize)]
+struct Decisions {
+    /// See [`decisions::SCHEMA_VERSION`].
+    schema_version: u32,
+    /// The gateway itself.
+    node: Node,
+    /// Changes that found no room on their way from the lcores.
+    missed: u64,
+    /// Stream by stream, the oldest first.
+    decisions: Vec<Record>,
+}
+
 /// Where the control thread puts what the endpoint shows.
 pub struct Board {
     name: String,
     started: Instant,
     control: Mutex<ControlStatus>,
-    reader: OnceLock<StatsReader>,
+    running: OnceLock<Running>,
+}
+
+/// What there is to be read of an engine that runs.
+struct Running {
+    reader: StatsReader,
+    decisions: Arc<Shown>,
 }
 
 impl Board {
@@ -73,14 +96,26 @@ impl Board {
             name: name.into(),
             started: Instant::now(),
             control: Mutex::default(),
-            reader: OnceLock::new(),
+            running: OnceLock::new(),
         })
     }
 
-    /// The engine runs: its counters can be read.
-    pub fn engine_runs(&self, reader: StatsReader) {
+    /// The engine runs: its counters can be read, and its decisions.
+    pub fn engine_runs(&self, reader: StatsReader, decisions: Arc<Shown>) {
         // There is one engine in a process, so there is nothing to replace.
-        let _ = self.reader.set(reader);
+        let _ = self.running.set(Running { reader, decisions });
+    }
+
+    fn running(&self) -> Result<&Running, String> {
+        self.running.get().ok_or_else(|| "starting".into())
+    }
+
+    fn node(&self) -> Node {
+        Node {
+            name: self.name.clone(),
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_s: self.started.elapsed().as_secs_f64(),
+        }
     }
 
     /// The control thread's newest words.
@@ -95,11 +130,7 @@ impl Board {
     fn document<S>(&self, engine: S) -> Document<S> {
         Document {
             schema_version: SCHEMA_VERSION,
-            node: Node {
-                name: self.name.clone(),
-                version: env!("CARGO_PKG_VERSION"),
-                uptime_s: self.started.elapsed().as_secs_f64(),
-            },
+            node: self.node(),
             control: self.control().clone(),
             engine,
         }
@@ -111,16 +142,27 @@ impl Board {
     }
 }
 
-const STARTING: &str = "starting";
-
 impl Source for Board {
     fn stats(&self) -> Result<String, String> {
-        let reader = self.reader.get().ok_or(STARTING)?;
-        let document: Document<Snapshot> = self.document(reader.snapshot());
-        serde_json::to_string(&document).map_err(|error| error.to_string())
+        let document: Document<Snapshot> = self.document(self.running()?.reader.snapshot());
+        as_json(&document)
+    }
+
+    fn decisions(&self) -> Result<String, String> {
+        let Running { reader, decisions } = self.running()?;
+        as_json(&Decisions {
+            schema_version: decisions::SCHEMA_VERSION,
+            node: self.node(),
+            missed: reader.decisions_missed(),
+            decisions: decisions.all(),
+        })
     }
 
     fn health(&self) -> Result<(), String> {
-        self.reader.get().ok_or(STARTING)?.health()
+        self.running()?.reader.health()
     }
+}
+
+fn as_json(document: &impl Serialize) -> Result<String, String> {
+    serde_json::to_string(document).map_err(|error| error.to_string())
 }

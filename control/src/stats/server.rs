@@ -1,4 +1,4 @@
-//! The stats endpoint: `GET /stats` and `GET /healthz`, read only.
+//! The stats endpoint: `GET /stats`, `GET /decisions` and `GET /healthz`, read only.
 //!
 //! One thread serves all connections, at most
 //! [`STATS_CONNECTIONS_MAX`](limits::STATS_CONNECTIONS_MAX) at once; who comes above that waits in
@@ -42,6 +42,9 @@ const TEXT: &str = "text/plain; charset=utf-8";
 pub trait Source: Send + Sync + 'static {
     /// The stats document, or why there is none yet.
     fn stats(&self) -> Result<String, String>;
+
+    /// The last changes of plans, or why there are none yet.
+    fn decisions(&self) -> Result<String, String>;
 
     /// Whether the gateway works, or the reason why not.
     fn health(&self) -> Result<(), String>;
@@ -165,9 +168,16 @@ where
 }
 
 fn answer(method: &Method, path: &str, source: &dyn Source) -> Response<Full<Bytes>> {
-    if path != "/stats" && path != "/healthz" {
-        return line(StatusCode::NOT_FOUND, "there is /stats and /healthz");
-    }
+    let json = |body| whole(StatusCode::OK, "application/json", body);
+    let find: &dyn Fn() -> Result<Response<Full<Bytes>>, String> = match path {
+        "/stats" => &|| source.stats().map(json),
+        "/decisions" => &|| source.decisions().map(json),
+        "/healthz" => &|| source.health().map(|()| line(StatusCode::OK, "ok")),
+        _ => {
+            let there = "there is /stats, /decisions and /healthz";
+            return line(StatusCode::NOT_FOUND, there);
+        }
+    };
     // The answer to HEAD is that to GET, from which hyper leaves out the body.
     if method != Method::GET && method != Method::HEAD {
         let mut answer = line(StatusCode::METHOD_NOT_ALLOWED, "read only: use GET");
@@ -175,13 +185,7 @@ fn answer(method: &Method, path: &str, source: &dyn Source) -> Response<Full<Byt
         answer.headers_mut().insert(ALLOW, allowed);
         return answer;
     }
-    let found = if path == "/healthz" {
-        source.health().map(|()| line(StatusCode::OK, "ok"))
-    } else {
-        let document = source.stats();
-        document.map(|body| whole(StatusCode::OK, "application/json", body))
-    };
-    found.unwrap_or_else(|reason| line(StatusCode::SERVICE_UNAVAILABLE, &reason))
+    find().unwrap_or_else(|reason| line(StatusCode::SERVICE_UNAVAILABLE, &reason))
 }
 
 /// A line of text.

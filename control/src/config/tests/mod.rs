@@ -257,7 +257,7 @@ checksum = false
 state_file = \"learned.state\"
 [stats]
 listen = \"unix:/run/shardgate.sock\"
-decisions_file = \"\"
+decisions_file = \"plans.jsonl\"
 record_file = \"arrivals.rec\"
 ",
         keys::to_text(&folder.peer)
@@ -269,6 +269,11 @@ record_file = \"arrivals.rec\"
     assert_eq!(
         recorded.and_then(Path::file_name),
         Some("arrivals.rec".as_ref())
+    );
+    let decided = settings.decisions_file.as_deref();
+    assert_eq!(
+        decided.and_then(Path::file_name),
+        Some("plans.jsonl".as_ref())
     );
     let learned = settings.state_file.as_deref();
     assert_eq!(
@@ -382,7 +387,9 @@ fn files_to_be_written_have_a_place() {
     let record = "stats.record_file";
     std::fs::write(folder.path.join("old.rec"), "old").unwrap();
     for path in ["new.rec", "old.rec"] {
-        assert!(folder.check(&at(record, path)).is_ok(), "{path}");
+        for key in [record, "stats.decisions_file"] {
+            assert!(folder.check(&at(key, path)).is_ok(), "{key} {path}");
+        }
         assert!(folder.check(&at("tunnel.state_file", path)).is_ok());
     }
     let old = std::fs::read(folder.path.join("old.rec")).unwrap();

@@ -23,6 +23,11 @@ impl Source for Fixed {
         self.health().map(|()| self.document.clone())
     }
 
+    fn decisions(&self) -> Result<String, String> {
+        self.health()
+            .map(|()| format!("[{}]", self.document.trim()))
+    }
+
     fn health(&self) -> Result<(), String> {
         self.health.lock().unwrap().clone()
     }
@@ -88,14 +93,18 @@ fn what_is_there_and_what_is_not() {
     let (_server, source, path) = server();
     assert_eq!(get(&path, "/stats"), (200, "{\"a\":1}\n".into()));
     assert_eq!(get(&path, "/stats?pretty"), (200, "{\"a\":1}\n".into()));
+    assert_eq!(get(&path, "/decisions"), (200, "[{\"a\":1}]".into()));
     assert!(works(&path));
-    assert_eq!(get(&path, "/").0, 404);
+    let nothing = get(&path, "/decision");
+    assert_eq!(nothing.0, 404);
+    assert!(nothing.1.contains("/stats, /decisions and /healthz"));
     *source.health.lock().unwrap() = Err("lcore 1 has not looped for 2 s".into());
     assert_eq!(
         get(&path, "/healthz"),
         (503, "lcore 1 has not looped for 2 s\n".into())
     );
     assert_eq!(get(&path, "/stats").0, 503);
+    assert_eq!(get(&path, "/decisions").0, 503);
 }
 
 #[test]
