@@ -213,13 +213,12 @@ counters! {
         delay_ms,
         added_permille,
         reason,
-        changes,
     }
 }
 
 impl PlanWords {
-    /// From a plan that has changed so often.
-    pub fn new(plan: &Plan, changes: u64) -> Self {
+    /// From a plan.
+    pub fn new(plan: &Plan) -> Self {
         let place = |at: Option<usize>| at.unwrap_or_default() as u64;
         let every = |repair: Option<Repair>| repair.map_or(0, |repair| repair.every.into());
         let window = |repair: Option<Repair>| repair.map_or(0, |repair| repair.window.into());
@@ -234,7 +233,6 @@ impl PlanWords {
             delay_ms: plan.delay_ms.into(),
             added_permille: plan.added_permille.into(),
             reason: place(Reason::ALL.iter().position(|reason| *reason == plan.reason)),
-            changes,
         }
     }
 }

@@ -149,8 +149,6 @@ pub struct PlanSnapshot {
     pub added_permille: u64,
     /// The input that led to it.
     pub reason: &'static str,
-    /// How often the plan has changed.
-    pub changes: u64,
 }
 
 /// A rate of repair.
@@ -176,7 +174,6 @@ impl From<PlanWords> for PlanSnapshot {
             delay_ms: words.delay_ms,
             added_permille: words.added_permille,
             reason: reason.copied().unwrap_or_default().name(),
-            changes: words.changes,
         }
     }
 }

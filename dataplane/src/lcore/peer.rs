@@ -415,9 +415,7 @@ impl PeerStage {
         if let Some(slot) = peer.streams_out.get(usize::from(self.stream)) {
             slot.counters.store(&StreamOut::new(&self.endpoint));
             slot.path.store(&path);
-            let changes = self.endpoint.outbound_stats().plan_changes;
-            slot.plan
-                .store(&PlanWords::new(self.endpoint.plan(), changes));
+            slot.plan.store(&PlanWords::new(self.endpoint.plan()));
         }
     }
 }
