@@ -2,6 +2,7 @@
 //!
 //! The document may come from another version of the program: what is missing is shown as `-`.
 
+mod plans;
 mod predictor;
 mod recovery;
 
@@ -27,6 +28,7 @@ pub fn table(now: &Value, before: Option<&Value>) -> String {
     };
     out.push_str(&view.peers().render());
     out.push_str(&view.paths().render());
+    out.push_str(&view.plans().render());
     out.push_str(&view.additions().render());
     out.push_str(&view.holes().render());
     out.push_str(&view.predictors().render());

@@ -50,9 +50,6 @@ impl View<'_> {
             "queue signals",
             "marks",
             "competing",
-            "label",
-            "n",
-            "reason",
         ]);
         for (at, peer) in self.elements("/peers") {
             let out = format!("/peers/{at}/streams_out");
@@ -64,7 +61,6 @@ impl View<'_> {
                 is_current && sum(self.now, &out, "reports").is_some_and(|reports| reports > 0);
             let reported = |name: &str| get(name).filter(|_| is_reported);
             let competing = get("competing").filter(|_| is_reported);
-            let [label, n, reason] = ["label", "n", "reason"].map(|name| planned(peer, name));
             let row = vec![
                 field(peer, "name"),
                 scaled(known("rtt_smoothed_ns"), 1e-6),
@@ -78,9 +74,6 @@ impl View<'_> {
                 competing
                     .map_or("-", |is| if is > 0 { "yes" } else { "no" })
                     .into(),
-                label,
-                n,
-                reason,
             ];
             push_known(&mut rows, row);
         }
@@ -104,7 +97,7 @@ impl View<'_> {
     /// before, or since the start.
     pub(super) fn additions(&self) -> Rows {
         let titles = CAUSES.map(|(title, _)| title);
-        let rest = ["all %", "over budget", "standing repair"];
+        let rest = ["all %", "over budget"];
         let mut rows = Rows::new(&[&["added to source"], &titles[..], &rest].concat());
         for (at, peer) in self.elements("/peers") {
             let out = format!("/peers/{at}/streams_out");
@@ -120,7 +113,6 @@ impl View<'_> {
             row.extend(bytes.map(share));
             row.push(share(bytes.into_iter().sum()));
             row.push(count(sum(self.now, &out, "over_budget")));
-            row.push(plans(peer));
             push_known(&mut rows, row);
         }
         rows
@@ -175,41 +167,6 @@ pub(super) fn streams<'a>(peer: &'a Value, direction: &str) -> impl Iterator<Ite
     streams.into_iter().flatten()
 }
 
-/// What is planned for each stream, each named once.
-fn planned(peer: &Value, name: &str) -> String {
-    let mut shown: Vec<String> = Vec::new();
-    for plan in streams(peer, "streams_out").filter_map(|stream| stream.get("plan")) {
-        let cell = field(plan, name);
-        if !shown.contains(&cell) {
-            shown.push(cell);
-        }
-    }
-    if shown.is_empty() {
-        return "-".into();
-    }
-    shown.join(", ")
-}
-
-/// The standing repair of each stream, each named once.
-fn plans(peer: &Value) -> String {
-    let mut plans: Vec<String> = Vec::new();
-    for stream in streams(peer, "streams_out") {
-        let get = |name: &str| stream.get(name).and_then(Value::as_u64);
-        let plan = match (get("plan_every"), get("plan_window")) {
-            (Some(0), _) => "none".into(),
-            (Some(every), Some(window)) => format!("1/{every} over {window}"),
-            _ => "-".into(),
-        };
-        if !plans.contains(&plan) {
-            plans.push(plan);
-        }
-    }
-    if plans.is_empty() {
-        return "-".into();
-    }
-    plans.join(", ")
-}
-
 fn scaled(value: Option<u64>, scale: f64) -> String {
     value.map_or("-".into(), |value| format!("{:.2}", value as f64 * scale))
 }
@@ -220,17 +177,11 @@ mod tests {
 
     use super::super::table;
 
-    fn sent(source: u64, repeats: u64, plan: (u64, u64)) -> Value {
+    fn sent(source: u64, repeats: u64) -> Value {
         json!({
             "source_bytes": source, "repeat_bytes": repeats, "repair_bytes": source / 20,
             "tail_repair_bytes": 1_000, "feedback_bytes": 2_500, "over_budget": 3,
-            "plan_every": plan.0, "plan_window": plan.1,
             "queue_signals": 4, "queue_marks": 1, "reports": 9,
-            "plan": {
-                "label": if plan.0 > 0 { "LOSSY" } else { "CLEAN" },
-                "n": 1,
-                "reason": "loss",
-            },
         })
     }
 
@@ -243,7 +194,7 @@ mod tests {
         })
     }
 
-    fn document(source: u64, repeats: u64, plan: (u64, u64)) -> Value {
+    fn document(source: u64, repeats: u64) -> Value {
         json!({"peers": [{
             "name": "gw-b",
             "path": {
@@ -251,7 +202,7 @@ mod tests {
                 "loss_ppm": 10_500, "loss_burst_milli": 2_940,
                 "delivery_bytes_per_s": 25_000_000, "competing": 0,
             },
-            "streams_out": [sent(source, repeats, plan), sent(source, 0, (20, 80))],
+            "streams_out": [sent(source, repeats), sent(source, 0)],
             "streams_in": [received(41_000, 90), received(52_500, 90), received(90_000, 0)],
         }]})
     }
@@ -268,24 +219,21 @@ mod tests {
     #[test]
     fn one_look_shows_path_additions_and_holes() {
         let expected = "\
-path to  rtt ms    min  queue ms  loss %  burst  at best Mbit/s  queue signals  marks  competing  label  n  reason
-gw-b      41.23  40.00      0.00    1.05   2.94          200.00              8      2         no  LOSSY  1    loss
+path to  rtt ms    min  queue ms  loss %  burst  at best Mbit/s  queue signals  marks  competing
+gw-b      41.23  40.00      0.00    1.05   2.94          200.00              8      2         no
 
-added to source  repeats %  repair %  tail repair %  feedback %  all %  over budget  standing repair
-gw-b                  2.00      5.00           0.20        0.50   7.70            6     1/20 over 80
+added to source  repeats %  repair %  tail repair %  feedback %  all %  over budget
+gw-b                  2.00      5.00           0.20        0.50   7.70            6
 
 missing from  holes  units' order  reordered  recovered  given up  passed on  asked  needless  repeated  rebuilt  p50 ms  p99 ms
 gw-b            300             3          6        270        21         15    240         6       180       90   52.50  105.00";
-        let text = table(&document(500_000, 20_000, (20, 80)), None);
+        let text = table(&document(500_000, 20_000), None);
         assert_eq!(blocks(&text, &TITLES), expected);
     }
 
     #[test]
     fn with_a_document_before_additions_are_those_between_the_two() {
-        let (before, now) = (
-            document(500_000, 20_000, (20, 80)),
-            document(600_000, 40_000, (0, 0)),
-        );
+        let (before, now) = (document(500_000, 20_000), document(600_000, 40_000));
         let line = |now: &Value, before: &Value| {
             let text = table(now, Some(before));
             blocks(&text, &TITLES[1..2])
@@ -293,7 +241,8 @@ gw-b            300             3          6        270        21         15    
                 .nth(1)
                 .map(str::to_owned)
         };
-        let expected = "gw-b                 10.00      5.00           0.00        0.00  15.00            6  none, 1/20 over 80";
+        let expected =
+            "gw-b                 10.00      5.00           0.00        0.00  15.00            6";
         assert_eq!(line(&now, &before).as_deref(), Some(expected));
         // It has started anew, or nothing was sent: no share.
         for (now, before) in [(&before, &now), (&now, &now)] {
@@ -305,7 +254,7 @@ gw-b            300             3          6        270        21         15    
     #[test]
     fn what_was_measured_long_ago_is_not_known_any_more() {
         let row = |rtt_age_ms: u64, heard_ago_ms: u64| {
-            let mut document = document(500_000, 20_000, (20, 80));
+            let mut document = document(500_000, 20_000);
             document["time_ns"] = 90_000_000_000_u64.into();
             let path = &mut document["peers"][0]["path"];
             path["rtt_age_ns"] = (rtt_age_ms * 1_000_000).into();
@@ -317,20 +266,17 @@ gw-b            300             3          6        270        21         15    
         // An idle path is probed once a second.
         for (rtt_age_ms, heard_ago_ms) in [(0, 0), (1_900, 1_900)] {
             let row = row(rtt_age_ms, heard_ago_ms).unwrap();
-            assert_eq!(
-                row,
-                "gw-b 41.23 40.00 0.00 1.05 2.94 200.00 8 2 no LOSSY 1 loss"
-            );
+            assert_eq!(row, "gw-b 41.23 40.00 0.00 1.05 2.94 200.00 8 2 no");
         }
         for (rtt_age_ms, heard_ago_ms) in [(3_100, 3_100), (30_000, 0), (0, 30_000)] {
             let row = row(rtt_age_ms, heard_ago_ms).unwrap();
-            assert_eq!(row, "gw-b - - - - - - 8 2 - LOSSY 1 loss");
+            assert_eq!(row, "gw-b - - - - - - 8 2 -");
         }
     }
 
     #[test]
     fn what_is_unknown_is_no_zero() {
-        let mut document = document(0, 0, (0, 0));
+        let mut document = document(0, 0);
         for stream in document["peers"][0]["streams_out"].as_array_mut().unwrap() {
             stream["reports"] = 0.into();
         }
@@ -344,7 +290,7 @@ gw-b            300             3          6        270        21         15    
         }
         document["peers"][0]["streams_in"] = json!([]);
         let text = table(&document, None);
-        let expected = "gw-b          -    -         -       -      -               -              8      2          -  CLEAN, LOSSY  1    loss";
+        let expected = "gw-b          -    -         -       -      -               -              8      2          -";
         assert_eq!(blocks(&text, &TITLES[..1]).lines().nth(1), Some(expected));
         let holes = blocks(&text, &TITLES[2..]);
         assert!(holes.ends_with("0       -       -"), "{holes}");
