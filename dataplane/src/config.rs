@@ -74,6 +74,8 @@ pub struct PeerSpec {
     pub lan: usize,
     /// Whether TCP's MSS is clamped so that a segment fits one shard.
     pub mss_clamp: bool,
+    /// The MTU of its path, at most its port's; `None` lets probes find it.
+    pub mtu: Option<u16>,
 }
 
 /// Where the crypto units run.

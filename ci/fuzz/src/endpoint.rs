@@ -12,7 +12,7 @@ use shardgate_core::wire::feedback::{BlockType, BlockWriter, RANGES_MAX, Range, 
 use shardgate_core::wire::header::{ClearHeader, Kind};
 
 use crate::script::Script;
-use crate::site::{PAYLOAD_MAX, Wire, config, is_plausible, is_within_budget};
+use crate::site::{PAYLOAD_MAX, Wire, config, is_plausible, is_within_budget, path_limit};
 use crate::world::{
     Counted, Delivered, MS, ORIGIN, Pool, US, hostile_repair, hostile_source, is_sound, lane,
     opened,
@@ -57,7 +57,7 @@ pub fn fuzz(input: &[u8]) {
     };
     world.install_key(128);
     world.endpoint.expect_streams(1);
-    world.endpoint.set_path(0, Some(config.sender.payload_max));
+    world.endpoint.set_path(0, Some(path_limit(config.sender.payload_max)));
     while !script.is_over() {
         world.step(&mut script);
         world.check();
@@ -96,7 +96,7 @@ impl World {
                 let path = script.u8();
                 let open = path & 0x80 == 0;
                 self.endpoint
-                    .set_path(path & 7, open.then_some(payload_max));
+                    .set_path(path & 7, open.then(|| path_limit(payload_max)));
             }
             12 => {
                 // Each costs megabytes: all of them only rarely.
@@ -372,8 +372,10 @@ impl World {
         self.install_key(128);
         self.pool.max = 20_000;
         self.credit = 200;
+        // Who searches never rests.
+        let limit = path_limit(self.config.sender.payload_max);
         self.endpoint
-            .set_path(0, Some(self.config.sender.payload_max));
+            .set_path(0, Some(limit.pinned(limit.mtu())));
         for _ in 0..STEPS_MAX {
             self.poll();
             self.check();

@@ -10,7 +10,7 @@ use shardgate_core::time::Time;
 use shardgate_core::wire::header::Kind;
 
 use crate::script::Script;
-use crate::site::{Wire, config, is_within_budget};
+use crate::site::{Wire, config, is_within_budget, path_limit};
 use crate::world::{Counted, Delivered, MS, ORIGIN, Pool, Tagged, US, frame, is_sound, lane};
 
 const DELAY_US: u32 = 5_000;
@@ -95,7 +95,7 @@ impl Site {
         let mut endpoint = Endpoint::new(config);
         endpoint.install_key(SealBudget::new(1, ORIGIN, 1, Time(1_000_000_000)), 128);
         endpoint.expect_streams(1);
-        endpoint.set_path(0, Some(config.sender.payload_max));
+        endpoint.set_path(0, Some(path_limit(config.sender.payload_max)));
         let mut sent = Sent::default();
         sent.wire.key = 1;
         Self {
@@ -196,6 +196,11 @@ impl World<'_> {
     }
 
     fn rest(mut self) {
+        // Who searches for an MTU never rests.
+        for site in &mut self.sites {
+            let limit = path_limit(site.config.sender.payload_max);
+            site.endpoint.set_path(0, Some(limit.pinned(limit.mtu())));
+        }
         let mut rounds = 0;
         while let Some(next) = self.next() {
             rounds += 1;

@@ -2,15 +2,18 @@
 //! for its account.
 
 use std::collections::HashSet;
+use std::net::Ipv4Addr;
 
 use shardgate_core::buffer::Buffer;
 use shardgate_core::endpoint::{
     Endpoint, EndpointConfig, Outbox, PathView, RecoveryConfig, RepairMode,
 };
+use shardgate_core::path_mtu::PathLimit;
 use shardgate_core::predict::HoldBounds;
 use shardgate_core::receiver::ReceiverConfig;
 use shardgate_core::seal::Unsealed;
 use shardgate_core::sender::SenderConfig;
+use shardgate_core::wire::OVERHEAD_IPV4;
 use shardgate_core::wire::header::{Kind, TAG_LEN};
 use shardgate_core::wire::shard::{FLAG_REPAIR, FLAG_REPEAT};
 
@@ -77,6 +80,12 @@ impl Wire {
             self.added += (datagram.buffer().len() + TAG_LEN) as u64;
         }
     }
+}
+
+/// A path to an IPv4 peer with so much payload at the most; how much it carries is to be found.
+pub fn path_limit(payload_max: usize) -> PathLimit {
+    let mtu = u16::try_from(payload_max + OVERHEAD_IPV4).expect("it fits a packet");
+    PathLimit::new(mtu, Ipv4Addr::LOCALHOST.into())
 }
 
 /// What an endpoint is made from, by a script.

@@ -13,6 +13,7 @@
 //! | [`receiver`] | the predictive buffer: replay window, placing, frames, lanes, holes |
 //! | [`estimate`], [`congestion`] | what is known of a path; what may be added to it |
 //! | [`repair`] | the sliding-window erasure code: repair shards, and rebuilding from them |
+//! | [`path_mtu`] | how large packets a path carries, found by probes (RFC 8899) |
 //! | [`plan`] | how much repair, how small shards, and why |
 //! | [`predict`] | the [`Predictor`](predict::Predictor) trait and the fixed policy |
 //! | [`buffer`], [`time`], [`seq`] | packet memory, time and wrapping numbers as values |
@@ -36,6 +37,7 @@ pub mod histogram;
 pub mod lane;
 pub mod limits;
 pub mod mss;
+pub mod path_mtu;
 pub mod plan;
 pub mod predict;
 pub mod receiver;

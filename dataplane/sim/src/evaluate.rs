@@ -14,7 +14,7 @@ use shardgate_core::time::Time;
 use crate::gateway::{
     Gateway, PlainConfig, PlainGateway, SentBytes, ShardedConfig, ShardedGateway,
 };
-use crate::path::{InvalidProfile, MTU_DEFAULT, PathProfile};
+use crate::path::{InvalidProfile, PathProfile};
 use crate::profiles::Profile;
 use crate::tcp::{self, TcpConfig, TcpCounters, TcpReceiver, TcpSender};
 use crate::traffic::{self, DatagramConfig, Percentiles};
@@ -42,6 +42,8 @@ impl Default for Options {
 /// How long frames sent at the very end are waited for at most: longer than any profile's queue
 /// and round trips of asking together.
 const DRAIN: Duration = Duration::from_secs(3);
+/// MTU of the gateways' ports; what a path carries of it the tunnel finds.
+const PORT_MTU: u16 = 1_500;
 /// Progress is told this often, in virtual time.
 const STEP: Duration = Duration::from_millis(100);
 
@@ -218,7 +220,7 @@ pub fn plain_gateways(_seed: u64) -> [Box<dyn Gateway>; 2] {
     [(); 2].map(|()| Box::new(PlainGateway::new(PlainConfig::default())) as Box<dyn Gateway>)
 }
 
-/// A sharding tunnel over all of `paths`, as it configures itself.
+/// A sharding tunnel over all of `paths`, as it configures itself, with ports of 1500 bytes.
 pub fn sharded_gateways(paths: &[PathProfile], seed: u64) -> [Box<dyn Gateway>; 2] {
     tuned_gateways(paths, seed, &|_| {})
 }
@@ -228,13 +230,7 @@ fn tuned_gateways(
     seed: u64,
     tune: &dyn Fn(&mut EndpointConfig),
 ) -> [Box<dyn Gateway>; 2] {
-    let mtu = paths
-        .iter()
-        .map(|path| path.mtu)
-        .min()
-        .unwrap_or(MTU_DEFAULT);
-    let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
-    let mut config = ShardedConfig::automatic(paths.len() as u8, mtu);
+    let mut config = ShardedConfig::automatic(paths.len() as u8, PORT_MTU);
     tune(&mut config.endpoint);
     [Site::A, Site::B]
         .map(|site| Box::new(ShardedGateway::new(config, site, seed)) as Box<dyn Gateway>)

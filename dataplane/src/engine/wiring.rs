@@ -367,7 +367,7 @@ impl Blueprint<'_> {
         let recorder = self.config.recorder.clone().filter(|_| peer == 0);
         let learned = self.config.learned.iter();
         let learned = learned.filter(|learned| learned.peer == peer).cloned();
-        PeerStage::new(peer, spec.lan, flow, spec.mss_clamp, config)
+        PeerStage::new(peer, spec, flow, config)
             .recorded(recorder)
             .experienced(learned.collect())
     }

@@ -12,12 +12,12 @@ use shardgate_core::drop_reason::{DropReason, Drops};
 use shardgate_core::endpoint::{Egress, Endpoint, EndpointConfig, Outbox};
 use shardgate_core::limits::STREAMS_MAX;
 use shardgate_core::mss::clamp_mss;
+use shardgate_core::path_mtu::PathLimit;
 use shardgate_core::receiver::FrameSink;
 use shardgate_core::seal::{Opened, Unsealed};
 use shardgate_core::sender::{Close, Refused};
 use shardgate_core::time::Time;
 use shardgate_core::wire::header::{ClearHeader, Kind};
-use shardgate_core::wire::payload_max;
 use shardgate_dpdk::{BURST, Burst, Mbuf, Pool};
 
 use super::hand::Hand;
@@ -25,7 +25,7 @@ use super::tx::Tx;
 use super::units::Units;
 use super::wan::ReceiveSlot;
 use crate::command::Command;
-use crate::config::LearnedSpec;
+use crate::config::{LearnedSpec, PeerSpec};
 use crate::decisions::HandOver;
 use crate::engine::predictions::{Learned, Predictions};
 use crate::engine::shared::{
@@ -139,6 +139,8 @@ pub struct PeerStage {
     /// Index of the LAN port that it is joined to.
     pub lan: usize,
     mss_clamp: bool,
+    /// The MTU of its path, if it is not to be found.
+    pinned_mtu: Option<u16>,
     /// Which of the peer's endpoints here this is: the stream that it sends.
     stream: u8,
     endpoint: Endpoint<Mbuf>,
@@ -156,11 +158,12 @@ pub struct PeerStage {
 
 impl PeerStage {
     /// A peer without keys; what is sealed for it leaves by the `flow`th source port.
-    pub fn new(peer: u16, lan: usize, flow: u16, mss_clamp: bool, config: EndpointConfig) -> Self {
+    pub fn new(peer: u16, spec: &PeerSpec, flow: u16, config: EndpointConfig) -> Self {
         Self {
             peer,
-            lan,
-            mss_clamp,
+            lan: spec.lan,
+            mss_clamp: spec.mss_clamp,
+            pinned_mtu: spec.mtu,
             stream: config.stream,
             endpoint: Endpoint::new(config),
             pending: VecDeque::with_capacity(BURST),
@@ -220,11 +223,12 @@ impl PeerStage {
                 path,
                 address,
             } if *peer == self.peer => {
-                let payload = address.as_ref().map(|address| {
-                    payload_max(shared.ports[address.port].mtu, address.remote.ip())
+                let limit = address.as_ref().map(|address| {
+                    let port = shared.ports[address.port].mtu;
+                    let limit = PathLimit::new(port, address.remote.ip());
+                    self.pinned_mtu.map_or(limit, |mtu| limit.pinned(mtu))
                 });
-                let dropped = self.endpoint.set_path(*path, payload);
-                around.drops.add(DropReason::NoPath, dropped as u64);
+                self.endpoint.set_path(*path, limit);
             }
             Command::Probe { peer, path, token } if *peer == self.peer && is_first => {
                 with_both_ways(self.lan, around, |egress, _| {

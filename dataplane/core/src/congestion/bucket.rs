@@ -108,6 +108,11 @@ impl TokenBucket {
         }
     }
 
+    /// Takes up to `bytes` for an addition that leaves in any case, as far as its kind may.
+    pub fn charge(&mut self, bytes: u64, addition: Addition) {
+        self.level -= bytes.min(self.available(addition));
+    }
+
     /// Bytes that an addition of this kind may take now.
     pub fn available(&self, addition: Addition) -> u64 {
         self.level.saturating_sub(addition.reserve(self.capacity))

@@ -11,7 +11,6 @@ use crate::seal::{Opened, PathNumbers, Unsealed};
 use crate::time::Time;
 use crate::wire::feedback::{Block, BlockType, BlockWriter, Blocks};
 use crate::wire::header::{CLEAR_HEADER_LEN, ClearHeader, Kind, TAG_LEN};
-use crate::wire::shard::SOURCE_HEADER_LEN;
 
 /// Challenges under way that are remembered.
 const CHALLENGES_MAX: usize = 8;
@@ -212,6 +211,7 @@ impl<B: Buffer> Endpoint<B> {
                         self.messages.stats.echoes += 1;
                         told.echoed = Some(token);
                     }
+                    None if self.mtu_echoed(header.path, token, received_at) => {}
                     None => self.messages.stats.echoes_unknown += 1,
                 },
                 Block::NotSent(seqs) => {
@@ -232,7 +232,8 @@ impl<B: Buffer> Endpoint<B> {
             self.drops.count(DropReason::ShardMalformed);
         }
         if let Some((token, sent_at_us)) = challenge {
-            self.answer_challenge(token, sent_at_us, header.path, received_at, egress);
+            let way = (header.stream, header.path);
+            self.answer_challenge(token, sent_at_us, way, received_at, egress);
         }
         if let Some(budget) = &mut self.budget {
             self.outbound.answer(budget, egress);
@@ -244,13 +245,14 @@ impl<B: Buffer> Endpoint<B> {
         &mut self,
         token: u64,
         sent_at_us: u32,
-        path: u8,
+        (stream, path): (u8, u8),
         received_at: Time,
         egress: &mut Egress<'_, P, impl Outbox<B>>,
     ) {
         let held = egress.now.since(received_at).as_micros();
         let held_us = u32::try_from(held).unwrap_or(u32::MAX);
-        let sent = self.send_message(self.config.stream, path, egress, |_, writer| {
+        // Under the number of the challenge: so it reaches the endpoint that sent that.
+        let sent = self.send_message(stream, path, egress, |_, writer| {
             writer.echo(token, sent_at_us, held_us)
         });
         self.messages.stats.answered += u64::from(sent);
@@ -315,6 +317,19 @@ impl<B: Buffer> Endpoint<B> {
         egress: &mut Egress<'_, P, impl Outbox<B>>,
         write: impl FnOnce(&mut Self, &mut BlockWriter<'_, B>) -> bool,
     ) -> bool {
+        let len_max = self.outbound.message_max();
+        self.send_message_of(stream, path, len_max, egress, write)
+    }
+
+    /// The same for a message of up to so many bytes.
+    pub(super) fn send_message_of<P: BufferPool<Buffer = B>>(
+        &mut self,
+        stream: u8,
+        path: u8,
+        len_max: usize,
+        egress: &mut Egress<'_, P, impl Outbox<B>>,
+        write: impl FnOnce(&mut Self, &mut BlockWriter<'_, B>) -> bool,
+    ) -> bool {
         let now = egress.now;
         let may_seal = self
             .budget
@@ -332,7 +347,6 @@ impl<B: Buffer> Endpoint<B> {
             self.drops.count(DropReason::NoBuffer);
             return false;
         };
-        let len_max = self.outbound.payload_max() + SOURCE_HEADER_LEN;
         if !write(self, &mut BlockWriter::new(&mut message, len_max)) {
             return false;
         }

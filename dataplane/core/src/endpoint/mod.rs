@@ -8,6 +8,7 @@
 //! | `path` | what is known of a path, and what that allows |
 //! | `plan` | from what is known of a path to the stream's [plan](crate::plan) |
 //! | `feedback` | messages in and out: reports, requests, probes |
+//! | `mtu` | probes of a path's MTU, and what follows from what they find |
 //!
 //! A gateway with several rx lcores has one endpoint per lcore and peer. The i-th of n sends stream
 //! i, receives the streams s with s mod n = i, and seals its own feedback under those numbers, so
@@ -15,6 +16,7 @@
 //! everything that leaves goes through an [`Egress`].
 
 mod feedback;
+mod mtu;
 mod outbound;
 mod pacer;
 mod path;
@@ -33,6 +35,7 @@ use crate::drop_reason::{DropReason, Drops};
 use crate::flows::FlowTable;
 use crate::lane::Lane;
 use crate::limits::STREAMS_MAX;
+use crate::path_mtu::PathLimit;
 pub use crate::plan::RepairMode;
 use crate::plan::{Decisions, Plan};
 use crate::predict::{Engine, Policy, RoundTrip};
@@ -177,10 +180,9 @@ impl<B: Buffer> Endpoint<B> {
         self.messages.expect_streams(streams);
     }
 
-    /// Opens a path whose datagrams carry up to so many bytes of payload, or closes it. Frames that
-    /// were gathered for another payload are dropped; says how many.
-    pub fn set_path(&mut self, path: u8, payload_max: Option<usize>) -> usize {
-        self.outbound.set_path(path, payload_max)
+    /// Opens a path that carries no larger packets than these, or closes it.
+    pub fn set_path(&mut self, path: u8, limit: Option<PathLimit>) {
+        self.outbound.set_path(path, limit);
     }
 
     /// Whether there is an open path.
@@ -234,7 +236,7 @@ impl<B: Buffer> Endpoint<B> {
         self.outbound.discard()
     }
 
-    /// Longest frame that fits one shard, in bytes.
+    /// Longest frame that fits one shard, in bytes; what that is to be as long as a path is not known.
     pub fn frame_max_in_shard(&self) -> usize {
         self.outbound.frame_max_in_shard()
     }
@@ -298,6 +300,7 @@ impl<B: Buffer> Endpoint<B> {
         if let Some(budget) = &mut self.budget {
             self.outbound.poll(budget, egress);
         }
+        self.find_mtu(egress);
         self.send_feedback(egress);
     }
 
@@ -309,6 +312,7 @@ impl<B: Buffer> Endpoint<B> {
         holds
             .chain(feedback)
             .chain(self.outbound.poll_timeout())
+            .chain(self.mtu_timeout())
             .min()
     }
 

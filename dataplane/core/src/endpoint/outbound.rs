@@ -16,6 +16,7 @@ use crate::drop_reason::{DropReason, Drops};
 use crate::ecn::mark_ce;
 use crate::lane::{Class, Lane};
 use crate::limits::{ANSWERS_MAX, ASK_DEFAULT, BACKLOG_MAX, NOT_SENT_MAX, SHARDS_MAX};
+use crate::path_mtu::{PathLimit, PathMtu};
 use crate::plan::{Decisions, Figure, Limits, Plan, RepairMode};
 use crate::predict::RoundTrip;
 use crate::repair::{Encoder, EncoderStats, RepairPlan, Symbol, combine};
@@ -26,7 +27,8 @@ use crate::sender::{Close, Departure, Refused, SenderStats, StreamSender};
 use crate::seq::Seq;
 use crate::time::Time;
 use crate::wire::feedback::{Ranges, Report};
-use crate::wire::header::TAG_LEN;
+use crate::wire::frame::FRAME_HEADER_LEN;
+use crate::wire::header::{CLEAR_HEADER_LEN, TAG_LEN};
 use crate::wire::shard::{RepairHeader, SOURCE_HEADER_LEN, SourceHeader};
 
 /// How losses are made good.
@@ -73,6 +75,8 @@ pub struct OutboundStats {
     pub asked_gone: u64,
     /// Of those: never sent, or reported as received.
     pub asked_nonsense: u64,
+    /// Of those: longer than the path carries by now, and so never sent again.
+    pub asked_too_long: u64,
     /// Reports taken.
     pub reports: u64,
     /// Reports refused: about what was never sent, or of another path.
@@ -182,23 +186,89 @@ impl<B: Buffer> Outbound<B> {
         self.window_max = window;
     }
 
-    pub(super) fn set_path(&mut self, path: u8, payload_max: Option<usize>) -> usize {
-        match payload_max {
-            Some(payload_max) if usize::from(path) < self.paths.len() => {
+    pub(super) fn set_path(&mut self, path: u8, limit: Option<PathLimit>) {
+        match (limit, self.paths.get_mut(usize::from(path))) {
+            (Some(limit), Some(known)) => {
+                known.mtu.open(limit);
+                let payload_max = known.mtu.payload();
                 self.open_path = Some(path);
-                self.payload_max = payload_max;
-                // What was gathered for another payload size cannot be cut any more.
-                let dropped = self.stream.discard();
-                self.stream.set_payload_max(payload_max);
-                self.encoder.set_payload_max(payload_max);
-                dropped
+                self.set_payload_max(payload_max);
             }
-            None if self.open_path == Some(path) => {
-                self.open_path = None;
-                0
-            }
-            _ => 0,
+            (None, _) if self.open_path == Some(path) => self.open_path = None,
+            _ => {}
         }
+    }
+
+    /// Cuts and codes for a path that carries so much payload.
+    fn set_payload_max(&mut self, payload_max: usize) {
+        self.payload_max = payload_max;
+        self.stream.set_payload_max(payload_max);
+        self.encoder.set_payload_max(payload_max);
+    }
+
+    /// The search for the MTU of the path that is used.
+    pub(super) fn mtu(&mut self) -> Option<&mut PathMtu> {
+        let path = self.paths.get_mut(usize::from(self.open_path?));
+        path.map(|path| &mut path.mtu)
+    }
+
+    /// Goes on with that search, and cuts by what it has found.
+    pub(super) fn follow_mtu(&mut self, now: Time) {
+        let open_path = self.open_path;
+        let path = open_path.and_then(|path| self.paths.get_mut(usize::from(path)));
+        let Some(path) = path else {
+            return;
+        };
+        let (timing, unreported) = (path.timing(), path.unreported());
+        path.mtu.poll(timing, unreported, now);
+        let payload_max = path.mtu.payload();
+        if payload_max == self.payload_max {
+            return;
+        }
+        // What was sent in vain the peer need not wait for.
+        self.extent_due |= payload_max < self.payload_max;
+        self.set_payload_max(payload_max);
+        self.replan(now);
+    }
+
+    /// A probe has come back, if it is one.
+    pub(super) fn mtu_echoed(&mut self, path: u8, token: u64, now: Time) -> bool {
+        let path = self.paths.get_mut(usize::from(path));
+        path.is_some_and(|path| path.mtu.echoed(token, now))
+    }
+
+    /// When [`Self::follow_mtu`] has something to do next.
+    pub(super) fn mtu_timeout(&self) -> Option<Time> {
+        let path = self.paths.get(usize::from(self.open_path?))?;
+        path.mtu.poll_timeout(path.timing(), path.unreported())
+    }
+
+    /// Most payload in packets of this size.
+    pub(super) fn payload_of(&self, mtu: u16) -> usize {
+        let path = self.open_path.and_then(|path| self.paths.get(usize::from(path)));
+        path.map_or(0, |path| path.mtu.payload_of(mtu))
+    }
+
+    /// Whether the budget has room for a probe with so many bytes of plaintext.
+    pub(super) fn affords_probe(&self, len: usize) -> bool {
+        let path = self.open_path.and_then(|path| self.paths.get(usize::from(path)));
+        let bytes = (CLEAR_HEADER_LEN + len + TAG_LEN) as u64;
+        path.is_some_and(|path| path.bucket.available(Addition::Probe) >= bytes)
+    }
+
+    /// Such a probe was sent.
+    pub(super) fn charge_probe(&mut self, len: usize) {
+        let path = self.open_path.and_then(|path| self.paths.get_mut(usize::from(path)));
+        if let Some(path) = path {
+            let bytes = (CLEAR_HEADER_LEN + len + TAG_LEN) as u64;
+            path.bucket.charge(bytes, Addition::Probe);
+        }
+    }
+
+    /// Most bytes of a message, which passes wherever anything does.
+    pub(super) fn message_max(&self) -> usize {
+        let path = self.open_path.and_then(|path| self.paths.get(usize::from(path)));
+        path.map_or(0, |path| path.mtu.payload_of_messages()) + SOURCE_HEADER_LEN
     }
 
     pub(super) fn has_path(&self) -> bool {
@@ -207,10 +277,6 @@ impl<B: Buffer> Outbound<B> {
 
     pub(super) fn open_path(&self) -> Option<u8> {
         self.open_path
-    }
-
-    pub(super) fn payload_max(&self) -> usize {
-        self.payload_max
     }
 
     /// Adds a frame to the open aggregate, or makes a signal of it.
@@ -364,7 +430,7 @@ impl<B: Buffer> Outbound<B> {
     ) -> Option<u64> {
         let open_path = self.open_path?;
         let path = self.paths.get_mut(usize::from(open_path))?;
-        let bytes = (buffer.len() + crate::wire::header::CLEAR_HEADER_LEN + TAG_LEN) as u64;
+        let bytes = (buffer.len() + CLEAR_HEADER_LEN + TAG_LEN) as u64;
         if egress.outbox.credit() == 0 || !budget.permits(1, egress.now) {
             return None;
         }
@@ -409,6 +475,11 @@ impl<B: Buffer> Outbound<B> {
                 Some(shard) if shard.fate == Fate::Arrived => self.stats.asked_nonsense += 1,
                 // Whoever asks has not heard of it.
                 Some(shard) if shard.fate == Fate::NotSent => tell(&mut self.untold, seq),
+                // Its number is sealed over a payload that the path does not carry any more.
+                Some(shard) if usize::from(shard.header.payload_len) > self.payload_max => {
+                    self.stats.asked_too_long += 1;
+                    tell(&mut self.untold, seq);
+                }
                 Some(shard) => {
                     let is_under_way = shard.queued || now.since(shard.last_sent) < half_round;
                     if is_under_way || self.answers.len() >= ANSWERS_MAX {
@@ -442,6 +513,11 @@ impl<B: Buffer> Outbound<B> {
             };
             shard.queued = false;
             if shard.fate != Fate::Unknown {
+                continue;
+            }
+            if usize::from(shard.header.payload_len) > self.payload_max {
+                self.stats.asked_too_long += 1;
+                tell(&mut self.untold, seq);
                 continue;
             }
             // What is asked for once more was lost twice: two copies go.
@@ -601,7 +677,10 @@ impl<B: Buffer> Outbound<B> {
         let window_max = TAIL_WINDOW.min(self.window_max.into());
         let unknown = |back: &u32| {
             let shard = self.retention.get(end.minus(*back));
-            shard.is_some_and(|shard| shard.fate == Fate::Unknown)
+            shard.is_some_and(|shard| {
+                let fits = usize::from(shard.header.payload_len) <= self.payload_max;
+                shard.fate == Fate::Unknown && fits
+            })
         };
         let count = (1..=window_max).take_while(unknown).count() as u32;
         let index = self.encoder.take_index();
@@ -723,7 +802,9 @@ impl<B: Buffer> Outbound<B> {
     }
 
     pub(super) fn frame_max_in_shard(&self) -> usize {
-        self.stream.frame_max_in_shard()
+        let path = self.open_path.and_then(|path| self.paths.get(usize::from(path)));
+        let payload = path.map_or(self.payload_max, |path| path.mtu.payload_to_tell());
+        payload.saturating_sub(FRAME_HEADER_LEN)
     }
 
     pub(super) fn sender_stats(&self) -> SenderStats {

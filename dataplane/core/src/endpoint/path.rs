@@ -5,6 +5,7 @@ use core::time::Duration;
 use crate::congestion::{QueueControl, TokenBucket, is_queue_full};
 use crate::estimate::{DeliveryRate, LossRuns, QueueDelay, Rtt};
 use crate::limits::LOST_AFTER;
+use crate::path_mtu::{FLOOR, MtuView, PathMtu, Timing, Unreported};
 use crate::plan::REACTIVE_FOR;
 use crate::predict::RoundTrip;
 use crate::sender::transmissions::{Cause, News, Transmission, Transmissions};
@@ -49,6 +50,7 @@ pub(super) struct Path {
     pub queue: QueueDelay,
     pub control: QueueControl,
     pub bucket: TokenBucket,
+    pub mtu: PathMtu,
     pub lost: u64,
     pub lost_late: u64,
     /// Reports taken.
@@ -57,6 +59,8 @@ pub(super) struct Path {
     pub added_permille: u16,
     /// Transmissions since the last report, and when the first of them was.
     unanswered: (u32, Option<Time>),
+    /// The last transmission that is longer than every path carries: its number, and when it was.
+    long: Option<(u64, Time)>,
     reordering: Reordering,
     reported_at: Option<Time>,
     lost_at: Option<Time>,
@@ -128,6 +132,8 @@ pub struct PathView {
     pub echoes_refused: u64,
     /// Whether others hold the bottleneck's queue.
     pub is_competing: bool,
+    /// How large packets it carries.
+    pub mtu: MtuView,
 }
 
 impl Path {
@@ -141,11 +147,13 @@ impl Path {
             queue: QueueDelay::new(),
             control: QueueControl::new(),
             bucket: TokenBucket::new(overhead_limit),
+            mtu: PathMtu::default(),
             lost: 0,
             lost_late: 0,
             reports: 0,
             added_permille: 1_000,
             unanswered: (0, None),
+            long: None,
             reordering: Reordering::default(),
             reported_at: None,
             lost_at: None,
@@ -168,6 +176,30 @@ impl Path {
         let (count, since) = &mut self.unanswered;
         *count = count.saturating_add(1);
         since.get_or_insert(now);
+        if bytes > FLOOR {
+            self.long = Some((number, now));
+        }
+    }
+
+    /// What the search for the path's MTU needs to know of time.
+    pub(super) fn timing(&self) -> Timing {
+        let smoothed = self.rtt.smoothed();
+        let variance = self.rtt.variance().unwrap_or_default();
+        Timing::new(smoothed.map(|smoothed| (smoothed, variance)))
+    }
+
+    /// What the peer has not told of.
+    pub(super) fn unreported(&self) -> Unreported {
+        let Some((oldest, since)) = self.log.oldest_unreported() else {
+            return Unreported::default();
+        };
+        Unreported {
+            since: Some(since),
+            newest_long: self
+                .long
+                .filter(|(number, _)| *number >= oldest)
+                .map(|(_, at)| at),
+        }
     }
 
     /// Transmissions since the last report, and when the first of them was.
@@ -220,6 +252,7 @@ impl Path {
             log,
             loss,
             radio_loss,
+            mtu,
             lost_late,
             reordering: seen,
             ..
@@ -227,9 +260,13 @@ impl Path {
         let counts = (report.largest, report.received);
         log.report(counts, ranges.iter(), reordering, |what, how| {
             match how {
-                News::Arrived => bytes += u64::from(what.bytes),
+                News::Arrived => {
+                    bytes += u64::from(what.bytes);
+                    mtu.arrived(what.bytes, what.sent_at);
+                }
                 News::LateArrival => {
                     bytes += u64::from(what.bytes);
+                    mtu.arrived(what.bytes, what.sent_at);
                     *lost_late += 1;
                     if let Some(newest) = newest_sent_at {
                         seen.overtaken_by(newest.since(what.sent_at), received_at);
@@ -243,6 +280,7 @@ impl Path {
                 }
                 News::SettledLost => {
                     lost += 1;
+                    mtu.lost(what.bytes, what.sent_at);
                     loss.outcome(true, received_at);
                     radio_loss.outcome(!is_full, received_at);
                 }
@@ -307,6 +345,7 @@ impl Path {
             lost_late: self.lost_late,
             echoes_refused: self.echoes_refused,
             is_competing: self.control.is_competing(),
+            mtu: self.mtu.view(),
         }
     }
 }

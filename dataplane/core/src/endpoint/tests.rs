@@ -11,6 +11,11 @@ use crate::seal::tests::{ORIGIN, TestAead};
 const MS: Duration = Duration::from_millis(1);
 const PAYLOAD_MAX: usize = 1_414;
 
+/// A path that carries 1500 bytes, and is not asked.
+fn limit() -> PathLimit {
+    PathLimit::new(1_500, core::net::Ipv4Addr::LOCALHOST.into()).pinned(1_500)
+}
+
 fn config(recovery: RecoveryConfig) -> EndpointConfig {
     EndpointConfig {
         stream: 0,
@@ -95,7 +100,7 @@ impl<F: FnMut(usize, usize) -> Option<Duration>> World<F> {
             let budget = SealBudget::new(1, ORIGIN, 1, Time::ZERO);
             endpoint.install_key(budget, 128);
             endpoint.expect_streams(1);
-            endpoint.set_path(0, Some(PAYLOAD_MAX));
+            endpoint.set_path(0, Some(limit()));
             Site {
                 endpoint,
                 under_way: vec![],
@@ -361,7 +366,7 @@ fn gateways_with_different_numbers_of_lcores_report_to_each_other() {
     let mut third = Endpoint::<HeapBuffer>::new(there);
     for endpoint in [&mut alone, &mut third] {
         endpoint.install_key(SealBudget::new(1, ORIGIN, 1, Time::ZERO), 128);
-        endpoint.set_path(0, Some(PAYLOAD_MAX));
+        endpoint.set_path(0, Some(limit()));
     }
     alone.expect_streams(3);
     third.expect_streams(1);
@@ -437,7 +442,7 @@ fn gateways_with_different_numbers_of_lcores_report_to_each_other() {
 fn a_peer_with_more_streams_than_there_may_be_gets_reports_on_those_that_may() {
     let mut endpoint = Endpoint::<HeapBuffer>::new(config(RECOVERY));
     endpoint.install_key(SealBudget::new(1, ORIGIN, 1, Time::ZERO), 128);
-    endpoint.set_path(0, Some(PAYLOAD_MAX));
+    endpoint.set_path(0, Some(limit()));
     endpoint.expect_streams(u8::MAX);
     assert_eq!(endpoint.received().count(), STREAMS_MAX);
     let mut peer = crate::sender::StreamSender::new(3, config(RECOVERY).sender);

@@ -154,8 +154,7 @@ impl<B: Buffer> StreamSender<B> {
         if self.frames.is_empty() {
             return Close::Empty;
         }
-        let lens = self.frames.iter().map(|(frame, _)| frame.len());
-        let (payload, shards) = choose_payload(lens, self.config.shards_min, self.payload);
+        let (payload, shards) = self.cut();
         if shards > departure.credit {
             return Close::Busy(shards);
         }
@@ -198,6 +197,18 @@ impl<B: Buffer> StreamSender<B> {
         Close::Sent(shards)
     }
 
+    /// Into what payloads the open aggregate is cut, and how many. It was gathered for `payload`; if
+    /// the path carries less by now, it is cut into more, as far as an aggregate may have so many.
+    fn cut(&self) -> (usize, usize) {
+        let lens = self.frames.iter().map(|(frame, _)| frame.len());
+        let fits = self.payload.min(self.config.payload_max);
+        let (payload, shards) = choose_payload(lens.clone(), self.config.shards_min, fits);
+        if shards <= SHARDS_MAX {
+            return (payload, shards);
+        }
+        choose_payload(lens, self.config.shards_min, self.payload)
+    }
+
     /// Drops the open aggregate's frames; returns how many there were.
     pub fn discard(&mut self) -> usize {
         let frames = self.frames.drain(..).count();
@@ -226,17 +237,13 @@ impl<B: Buffer> StreamSender<B> {
         self.frames.len()
     }
 
-    /// Longest frame that fits one shard, in bytes.
-    pub fn frame_max_in_shard(&self) -> usize {
-        self.config.payload_max.saturating_sub(FRAME_HEADER_LEN)
-    }
-
-    /// Cuts what comes from now on for paths of another MTU. The open aggregate must be empty.
+    /// Cuts what leaves from now on for paths of another MTU.
     pub fn set_payload_max(&mut self, payload_max: usize) {
-        debug_assert!(self.frames.is_empty());
         self.config.payload_max = payload_max;
         self.payload_next = payload_max;
-        self.begin();
+        if self.frames.is_empty() {
+            self.begin();
+        }
     }
 
     /// What it has sent.

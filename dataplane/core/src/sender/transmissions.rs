@@ -148,6 +148,13 @@ impl Transmissions {
         self.reported < self.next
     }
 
+    /// When the first transmission was sent that no report has overtaken, and its number.
+    pub(crate) fn oldest_unreported(&self) -> Option<(u64, Time)> {
+        let oldest = &self.ring[(self.reported % TRANSMISSIONS_MAX) as usize];
+        let is_known = self.next.saturating_sub(self.reported) <= TRANSMISSIONS_MAX;
+        (self.has_unreported() && is_known).then_some((self.reported, oldest.sent_at))
+    }
+
     /// Takes a report: the largest number, how many arrived in all, and the runs below the largest.
     /// `reordering` is how much earlier than an arrival something must have been sent to count as lost.
     ///

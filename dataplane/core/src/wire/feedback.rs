@@ -216,6 +216,14 @@ impl<'a, B: Buffer> BlockWriter<'a, B> {
         self.fields(BlockType::Extent, [highest.0, floor.0])
     }
 
+    /// Zeros up to so many bytes of the message in all; false if they do not fit, or the block that
+    /// they stand in is too long already.
+    pub fn pad_to(&mut self, len: usize) -> bool {
+        let missing = len.checked_sub(self.message.len() + BLOCK_HEADER_LEN);
+        let body = missing.and_then(|missing| self.block(BlockType::Padding, missing));
+        body.map(|body| body.fill(0)).is_some()
+    }
+
     /// A list of sequence numbers, as many as fit; says how many.
     pub fn seqs(
         &mut self,

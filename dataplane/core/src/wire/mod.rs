@@ -20,7 +20,7 @@ const fn max(a: usize, b: usize) -> usize {
 
 /// The larger of what a source and what a repair shard put around a payload: a repair shard
 /// carries the coded meta fields beside the longest payload of its window.
-const SHARD_OVERHEAD: usize =
+pub(crate) const SHARD_OVERHEAD: usize =
     CLEAR_HEADER_LEN + max(SOURCE_HEADER_LEN, REPAIR_HEADER_LEN + CODED_META_LEN) + TAG_LEN;
 
 /// Bytes of an outer IPv4 packet that are not payload: 86.

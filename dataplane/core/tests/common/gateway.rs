@@ -16,6 +16,7 @@ use shardgate_core::drop_reason::{DropReason, Drops};
 use shardgate_core::endpoint::{
     Egress, Endpoint, EndpointConfig, Outbox, RecoveryConfig, RepairMode,
 };
+use shardgate_core::path_mtu::PathLimit;
 use shardgate_core::predict::{HoldBounds, Policy};
 use shardgate_core::receiver::{FrameSink, ReceiverConfig};
 use shardgate_core::seal::{Origin, Received, SealBudget, Unsealed};
@@ -27,7 +28,8 @@ use shardgate_core::wire::outer::{Outer, OuterTemplate, parse_outer};
 use self::aead::TestAead;
 use self::recycled::{Pool, Recycled};
 
-/// Most payload of a shard.
+/// MTU of the ports, and the most payload of a shard that follows.
+const MTU: u16 = 1_500;
 const PAYLOAD_MAX: usize = 1_414;
 /// From one gateway to the other.
 const DELAY: Duration = Duration::from_millis(5);
@@ -121,7 +123,7 @@ impl<S: FrameSink<Recycled>> Gateway<S> {
         let mut endpoint = Endpoint::new(endpoint_config(policy));
         endpoint.install_key(SealBudget::new(RECEIVER_INDEX, ORIGIN, 1, Time::ZERO), 128);
         endpoint.expect_streams(1);
-        endpoint.set_path(0, Some(PAYLOAD_MAX));
+        endpoint.set_path(0, Some(PathLimit::new(MTU, side.address().ip())));
         Self {
             endpoint,
             wire: Wire {

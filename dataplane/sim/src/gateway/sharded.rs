@@ -17,6 +17,7 @@ use shardgate_core::endpoint::{
 };
 use shardgate_core::limits::{HEADROOM, REKEY_AFTER, SHARDS_MAX, WINDOW_MAX};
 use shardgate_core::mss::clamp_mss;
+use shardgate_core::path_mtu::PathLimit;
 use shardgate_core::predict::{HoldBounds, Policy, Rack};
 use shardgate_core::receiver::{FrameSink, ReceiverConfig};
 use shardgate_core::seal::{Origin, SealBudget};
@@ -48,7 +49,7 @@ const RETENTION_BYTES: usize = 128 << 20;
 pub struct ShardedConfig {
     /// The core's own configuration.
     pub endpoint: EndpointConfig,
-    /// MTU of the paths, in bytes.
+    /// MTU of the ports, in bytes: a path may carry less.
     pub mtu: u16,
 }
 
@@ -90,6 +91,11 @@ impl ShardedConfig {
         };
         Self { endpoint, mtu }
     }
+
+    /// What the paths carry at the most; how much that is they find.
+    fn limit(&self) -> PathLimit {
+        PathLimit::new(self.mtu, unit::address(Site::A).ip())
+    }
 }
 
 /// One end of a sharding tunnel.
@@ -129,7 +135,7 @@ impl ShardedGateway {
         endpoint.install_key(budget(Time::ZERO), WINDOW);
         endpoint.expect_streams(1);
         for path in 0..config.endpoint.paths {
-            endpoint.set_path(path, Some(config.endpoint.sender.payload_max));
+            endpoint.set_path(path, Some(config.limit()));
         }
         Self {
             endpoint,
