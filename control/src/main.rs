@@ -39,6 +39,7 @@ mod keys;
 mod limits;
 mod network;
 mod output;
+mod path_mtu;
 mod record;
 mod run;
 mod session;

@@ -23,6 +23,7 @@ use crate::gateway::Gateway;
 use crate::limits;
 use crate::network::{Network, WanPort};
 use crate::output::{Failure, print, print_json};
+use crate::path_mtu::PathMtuLog;
 use crate::record::{RecordFile, RecordStatus};
 use crate::session::{Identity, Sessions};
 use crate::state::{Found, StateKeeper, StateStatus};
@@ -203,11 +204,13 @@ fn start(mut settings: Settings, source: &Source, found: Option<Found>) -> Resul
         state: keeper.map_err(|error| failed("a thread: ", &error))?,
     };
     let peers = settings.peers.len();
+    let mut mtus = PathMtuLog::new(&settings.engine.peers);
     let mut engine = Engine::start(settings.engine.clone()).map_err(|error| failed("", &error))?;
     board.engine_runs(engine.reader(), files.decisions.shown());
     let mut gateway = gateway(&engine, settings);
     info!(peers, stats = %listen, version = env!("CARGO_PKG_VERSION"), "gateway runs");
-    serve(&mut gateway, &mut engine, &signals, &board, &mut files);
+    let told = (&mut files, &mut mtus);
+    serve(&mut gateway, &mut engine, &signals, &board, told);
 
     info!("stopping");
     close(&mut gateway, &mut engine);
@@ -329,7 +332,7 @@ fn serve(
     engine: &mut Engine,
     signals: &Signals,
     board: &Board,
-    files: &mut Files,
+    (files, mtus): (&mut Files, &mut PathMtuLog),
 ) {
     let mut status_due = Time::ZERO;
     while !signals.stop().load(Ordering::Relaxed) {
@@ -338,6 +341,8 @@ fn serve(
         let now = engine.now();
         if now >= status_due {
             board.update(status(gateway, engine, files));
+            let reader = engine.reader();
+            mtus.turn(|peer| reader.path_mtu(peer));
             status_due = now + limits::STATUS_INTERVAL;
         }
         if signals.take_reload() {

@@ -74,7 +74,9 @@ pub struct PeerSpec {
     pub lan: usize,
     /// Whether TCP's MSS is clamped so that a segment fits one shard.
     pub mss_clamp: bool,
-    /// The MTU of its path, at most its port's; `None` lets probes find it.
+    /// What its path is called.
+    pub path: String,
+    /// The path's MTU, at most its port's; `None` lets probes find it.
     pub mtu: Option<u16>,
 }
 

@@ -57,7 +57,9 @@ pub fn fuzz(input: &[u8]) {
     };
     world.install_key(128);
     world.endpoint.expect_streams(1);
-    world.endpoint.set_path(0, Some(path_limit(config.sender.payload_max)));
+    world
+        .endpoint
+        .set_path(0, Some(path_limit(config.sender.payload_max)));
     while !script.is_over() {
         world.step(&mut script);
         world.check();
@@ -374,8 +376,7 @@ impl World {
         self.credit = 200;
         // Who searches never rests.
         let limit = path_limit(self.config.sender.payload_max);
-        self.endpoint
-            .set_path(0, Some(limit.pinned(limit.mtu())));
+        self.endpoint.set_path(0, Some(limit.pinned(limit.mtu())));
         for _ in 0..STEPS_MAX {
             self.poll();
             self.check();

@@ -76,6 +76,7 @@ pub struct Path {
     pub remote: Option<String>,
     pub roam: Option<bool>,
     pub flows: Option<Value>,
+    pub mtu: Option<Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]

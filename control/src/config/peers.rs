@@ -6,6 +6,7 @@ use shardgate_dataplane::config::{PeerSpec, PortRole, PortSpec};
 use zeroize::Zeroizing;
 
 use super::file::{File, Path, Peer};
+use super::ports::MTU_MIN;
 use super::source::{ConfigError, Source};
 use super::values::{self, is_host, later_value, required};
 use super::{WanSettings, read_key};
@@ -123,10 +124,13 @@ fn check_one(
         }
     };
     let (port, remote) = check_path(source, at, path, ports, wans)?;
+    let mtu = path_mtu(source, at, path, ports, port)?;
     let spec = PeerSpec {
         name: name.into(),
         lan,
         mss_clamp: peer.mss_clamp.unwrap_or(true),
+        path: path.name.clone().unwrap_or_else(|| "0".into()),
+        mtu,
     };
     let settings = PeerSettings {
         name: name.into(),
@@ -189,6 +193,21 @@ fn lan_port(
         return Err(source.error(&key, message));
     }
     Ok(found)
+}
+
+/// The MTU that a path is said to have, within that of its port.
+fn path_mtu(
+    source: &Source,
+    at: usize,
+    path: &Path,
+    ports: &[PortSpec],
+    port: usize,
+) -> Result<Option<u16>, ConfigError> {
+    let most = ports.get(port).map_or(MTU_MIN, |port| port.mtu);
+    let range = i64::from(MTU_MIN)..=i64::from(most);
+    let key = format!("peer[{at}].path[0].mtu");
+    let mtu = values::number(source, &key, path.mtu.as_ref(), range, true)?;
+    Ok(mtu.and_then(|mtu| u16::try_from(mtu).ok()))
 }
 
 fn check_path(

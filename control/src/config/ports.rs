@@ -14,7 +14,7 @@ use crate::limits;
 use crate::network::on_link;
 
 /// IPv4's smallest MTU that every host must take (RFC 791).
-const MTU_MIN: u16 = 576;
+pub const MTU_MIN: u16 = 576;
 
 /// The longest frame less an Ethernet header and two VLAN tags.
 const MTU_MAX: u16 = (FRAME_MAX - 22) as u16;

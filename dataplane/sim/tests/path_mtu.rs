@@ -100,7 +100,10 @@ fn a_path_that_shrinks_under_a_tcp_flow_is_found_within_3_s() {
         world.run_until(at(8.0));
         let before = goodput(&mut world, flow, 10.0);
         assert!(before > 10.0, "{before}");
-        let narrow = PathProfile { mtu: 1_300, ..whole };
+        let narrow = PathProfile {
+            mtu: 1_300,
+            ..whole
+        };
         world.change_path(0, &narrow).expect("a valid profile");
         world.run_until(at(13.0));
         let view = mtu(&world, Site::A);
@@ -166,7 +169,9 @@ fn chance_is_not_taken_for_a_small_mtu() {
             let mut lowest = u16::MAX;
             for step in 2..=20u32 {
                 world.run_until(at(0.5 * f64::from(step)));
-                lowest = lowest.min(mtu(&world, Site::A).mtu).min(mtu(&world, Site::B).mtu);
+                lowest = lowest
+                    .min(mtu(&world, Site::A).mtu)
+                    .min(mtu(&world, Site::B).mtu);
             }
             assert_eq!(lowest, 1_500, "{}, seed {seed}", single.name);
             let views = [Site::A, Site::B].map(|site| mtu(&world, site));

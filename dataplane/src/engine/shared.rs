@@ -11,6 +11,7 @@ use shardgate_core::drop_reason::{DROP_REASONS, DropReason, Drops};
 use shardgate_core::endpoint::Endpoint;
 use shardgate_core::histogram::{BUCKETS, LogHistogram};
 use shardgate_core::limits::{KEY_SLOTS, STREAMS_MAX, UNIT_LAG_MAX};
+use shardgate_core::path_mtu::{MtuView, State};
 use shardgate_core::plan::{Label, Plan, Reason, Repair};
 use shardgate_core::predict::Engine;
 use shardgate_core::receiver::{PredictiveBuffer, ReceiverHistograms};
@@ -136,6 +137,8 @@ counters! {
         asked_again,
         asked_gone,
         asked_nonsense,
+        /// Of those: longer than the path carries by now.
+        asked_too_long,
         reports,
         reports_refused,
         reports_too_soon,
@@ -185,6 +188,7 @@ impl StreamOut {
             asked_again: added.asked_again,
             asked_gone: added.asked_gone,
             asked_nonsense: added.asked_nonsense,
+            asked_too_long: added.asked_too_long,
             reports: added.reports,
             reports_refused: added.reports_refused,
             reports_too_soon: added.reports_too_soon,
@@ -411,6 +415,33 @@ impl PathCounters {
     }
 }
 
+counters! {
+    /// How large packets an endpoint's path carries, as numbers: the state by its place in
+    /// `State::ALL`.
+    pub struct MtuWords {
+        mtu,
+        state,
+        probes,
+        acked,
+        lost,
+        black_holes,
+    }
+}
+
+impl From<MtuView> for MtuWords {
+    fn from(view: MtuView) -> Self {
+        let state = State::ALL.iter().position(|state| *state == view.state);
+        Self {
+            mtu: view.mtu.into(),
+            state: state.unwrap_or_default() as u64,
+            probes: view.probes,
+            acked: view.acked,
+            lost: view.lost,
+            black_holes: view.black_holes,
+        }
+    }
+}
+
 /// The histograms of a receiving stream.
 #[derive(Clone, Copy, Default)]
 pub struct ReceiverTimes(pub ReceiverHistograms);
@@ -446,6 +477,8 @@ pub struct StreamOutShared {
     pub counters: Published<StreamOut>,
     /// What its endpoint knows of the path.
     pub path: Published<PathCounters>,
+    /// How large packets that carries.
+    pub mtu: Published<MtuWords>,
     /// What is planned for it.
     pub plan: Published<PlanWords>,
 }

@@ -9,6 +9,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use shardgate_core::drop_reason::{DropReason, Drops};
 use shardgate_core::histogram::{BUCKETS, LogHistogram};
+use shardgate_core::path_mtu::State as MtuState;
 use shardgate_core::plan::{Label, Reason};
 use shardgate_core::predict::{Policy, STATE_LEN};
 use shardgate_core::time::Time;
@@ -16,8 +17,8 @@ use shardgate_dpdk::{Pool, Port};
 
 use super::predictions::{Learned, PredictorSnapshot};
 use super::shared::{
-    LcoreCounters, LcoreKind, LcoreShared, PathCounters, PlanWords, ReceiverTimes, RxCounters,
-    Shared, StreamIn, StreamInShared, StreamOut, StreamOutShared,
+    LcoreCounters, LcoreKind, LcoreShared, MtuWords, PathCounters, PlanWords, ReceiverTimes,
+    RxCounters, Shared, StreamIn, StreamInShared, StreamOut, StreamOutShared,
 };
 use crate::decisions::Decided;
 use crate::lcore::unit::UnitCounters;
@@ -111,11 +112,53 @@ pub struct PeerSnapshot {
     /// Name in the configuration.
     pub name: String,
     /// Its path, as the first of our streams sees it.
-    pub path: PathCounters,
+    pub path: PathSnapshot,
     /// Our streams to it.
     pub streams_out: Vec<StreamOutSnapshot>,
     /// Its streams to us.
     pub streams_in: Vec<StreamInSnapshot>,
+}
+
+/// What an endpoint knows of its path.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct PathSnapshot {
+    /// Times, losses and rates.
+    #[serde(flatten)]
+    pub counters: PathCounters,
+    /// How large packets it carries.
+    #[serde(flatten)]
+    pub mtu: MtuSnapshot,
+}
+
+/// How large packets a path carries.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct MtuSnapshot {
+    /// Most bytes of an IP packet; 0 before the path is known.
+    pub path_mtu_bytes: u64,
+    /// How far the search for more is (RFC 8899, 5.2).
+    pub path_mtu_state: &'static str,
+    /// Probes sent.
+    pub mtu_probes_sent: u64,
+    /// Of those: echoed.
+    pub mtu_probes_acked: u64,
+    /// Of those: not echoed.
+    pub mtu_probes_lost: u64,
+    /// How often the path turned out to carry less than before.
+    pub mtu_black_holes: u64,
+}
+
+impl From<MtuWords> for MtuSnapshot {
+    fn from(words: MtuWords) -> Self {
+        let state = MtuState::ALL.get(words.state as usize);
+        Self {
+            path_mtu_bytes: words.mtu,
+            path_mtu_state: state.copied().unwrap_or_default().name(),
+            mtu_probes_sent: words.probes,
+            mtu_probes_acked: words.acked,
+            mtu_probes_lost: words.lost,
+            mtu_black_holes: words.black_holes,
+        }
+    }
 }
 
 /// A stream that is sent.
@@ -125,7 +168,7 @@ pub struct StreamOutSnapshot {
     #[serde(flatten)]
     pub counters: StreamOut,
     /// The path, as this stream's endpoint sees it.
-    pub path: PathCounters,
+    pub path: PathSnapshot,
     /// What is planned for it.
     pub plan: PlanSnapshot,
 }
@@ -346,11 +389,7 @@ impl StatsReader {
                 .zip(&shared.peers)
                 .map(|(name, peer)| PeerSnapshot {
                     name: name.clone(),
-                    path: peer
-                        .streams_out
-                        .first()
-                        .map(|stream| stream.path.load())
-                        .unwrap_or_default(),
+                    path: peer.streams_out.first().map(path).unwrap_or_default(),
                     streams_out: peer.streams_out.iter().map(stream_out).collect(),
                     streams_in: (peer.streams_in.iter())
                         .filter_map(|stream| stream_in(stream, names.policy))
@@ -429,6 +468,14 @@ impl StatsReader {
         self.0.shared.decisions.missed()
     }
 
+    /// The MTU that is used towards a peer, as its first stream has found it; 0 before its path is
+    /// known.
+    pub fn path_mtu(&self, peer: usize) -> u64 {
+        let peer = self.0.shared.peers.get(peer);
+        let first = peer.and_then(|peer| peer.streams_out.first());
+        first.map_or(0, |stream| stream.mtu.load().mtu)
+    }
+
     pub(super) fn last_heard_ns(&self, peer: usize) -> u64 {
         let Some(peer) = self.0.shared.peers.get(peer) else {
             return 0;
@@ -467,10 +514,17 @@ fn lcore(lcore: &LcoreShared) -> LcoreSnapshot {
     }
 }
 
+fn path(stream: &StreamOutShared) -> PathSnapshot {
+    PathSnapshot {
+        counters: stream.path.load(),
+        mtu: stream.mtu.load().into(),
+    }
+}
+
 fn stream_out(stream: &StreamOutShared) -> StreamOutSnapshot {
     StreamOutSnapshot {
         counters: stream.counters.load(),
-        path: stream.path.load(),
+        path: path(stream),
         plan: stream.plan.load().into(),
     }
 }

@@ -29,7 +29,8 @@ use crate::config::{LearnedSpec, PeerSpec};
 use crate::decisions::HandOver;
 use crate::engine::predictions::{Learned, Predictions};
 use crate::engine::shared::{
-    PathCounters, Phase, PlanWords, ReceiverTimes, RxCounters, Shared, StreamIn, StreamOut,
+    MtuWords, PathCounters, Phase, PlanWords, ReceiverTimes, RxCounters, Shared, StreamIn,
+    StreamOut,
 };
 use crate::record::{self, Recorder};
 
@@ -419,6 +420,8 @@ impl PeerStage {
         if let Some(slot) = peer.streams_out.get(usize::from(self.stream)) {
             slot.counters.store(&StreamOut::new(&self.endpoint));
             slot.path.store(&path);
+            let view = self.endpoint.path_view(PATH, now);
+            slot.mtu.store(&MtuWords::from(view.mtu));
             slot.plan.store(&PlanWords::new(self.endpoint.plan()));
         }
     }

@@ -41,6 +41,7 @@ impl View<'_> {
     pub(super) fn paths(&self) -> Rows {
         let mut rows = Rows::new(&[
             "path to",
+            "mtu",
             "rtt ms",
             "min",
             "queue ms",
@@ -63,6 +64,7 @@ impl View<'_> {
             let competing = get("competing").filter(|_| is_reported);
             let row = vec![
                 field(peer, "name"),
+                count(get("path_mtu_bytes").filter(|mtu| *mtu > 0)),
                 scaled(known("rtt_smoothed_ns"), 1e-6),
                 scaled(known("rtt_min_ns"), 1e-6),
                 scaled(reported("queue_delay_ns"), 1e-6),
@@ -198,7 +200,7 @@ mod tests {
         json!({"peers": [{
             "name": "gw-b",
             "path": {
-                "rtt_smoothed_ns": 41_230_000, "rtt_min_ns": 40_000_000, "queue_delay_ns": 0,
+                "path_mtu_bytes": 1_492, "rtt_smoothed_ns": 41_230_000, "rtt_min_ns": 40_000_000, "queue_delay_ns": 0,
                 "loss_ppm": 10_500, "loss_burst_milli": 2_940,
                 "delivery_bytes_per_s": 25_000_000, "competing": 0,
             },
@@ -219,8 +221,8 @@ mod tests {
     #[test]
     fn one_look_shows_path_additions_and_holes() {
         let expected = "\
-path to  rtt ms    min  queue ms  loss %  burst  at best Mbit/s  queue signals  marks  competing
-gw-b      41.23  40.00      0.00    1.05   2.94          200.00              8      2         no
+path to   mtu  rtt ms    min  queue ms  loss %  burst  at best Mbit/s  queue signals  marks  competing
+gw-b     1492   41.23  40.00      0.00    1.05   2.94          200.00              8      2         no
 
 added to source  repeats %  repair %  tail repair %  feedback %  all %  over budget
 gw-b                  2.00      5.00           0.20        0.50   7.70            6
@@ -266,11 +268,11 @@ gw-b            300             3          6        270        21         15    
         // An idle path is probed once a second.
         for (rtt_age_ms, heard_ago_ms) in [(0, 0), (1_900, 1_900)] {
             let row = row(rtt_age_ms, heard_ago_ms).unwrap();
-            assert_eq!(row, "gw-b 41.23 40.00 0.00 1.05 2.94 200.00 8 2 no");
+            assert_eq!(row, "gw-b 1492 41.23 40.00 0.00 1.05 2.94 200.00 8 2 no");
         }
         for (rtt_age_ms, heard_ago_ms) in [(3_100, 3_100), (30_000, 0), (0, 30_000)] {
             let row = row(rtt_age_ms, heard_ago_ms).unwrap();
-            assert_eq!(row, "gw-b - - - - - - 8 2 -");
+            assert_eq!(row, "gw-b 1492 - - - - - - 8 2 -");
         }
     }
 
@@ -290,7 +292,7 @@ gw-b            300             3          6        270        21         15    
         }
         document["peers"][0]["streams_in"] = json!([]);
         let text = table(&document, None);
-        let expected = "gw-b          -    -         -       -      -               -              8      2          -";
+        let expected = "gw-b     1492       -    -         -       -      -               -              8      2          -";
         assert_eq!(blocks(&text, &TITLES[..1]).lines().nth(1), Some(expected));
         let holes = blocks(&text, &TITLES[2..]);
         assert!(holes.ends_with("0       -       -"), "{holes}");

@@ -25,7 +25,10 @@ impl<B: Buffer> Endpoint<B> {
                 .mtu
                 .map(|size| self.outbound.payload_of(size) + AROUND_PAYLOAD);
             if probe.may_wait && !self.outbound.affords_probe(len.unwrap_or_default()) {
-                self.outbound.mtu().into_iter().for_each(|mtu| mtu.put_off(now));
+                self.outbound
+                    .mtu()
+                    .into_iter()
+                    .for_each(|mtu| mtu.put_off(now));
                 return;
             }
             let write = |_: &mut Self, writer: &mut BlockWriter<'_, B>| {

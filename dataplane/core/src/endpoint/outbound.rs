@@ -245,20 +245,26 @@ impl<B: Buffer> Outbound<B> {
 
     /// Most payload in packets of this size.
     pub(super) fn payload_of(&self, mtu: u16) -> usize {
-        let path = self.open_path.and_then(|path| self.paths.get(usize::from(path)));
+        let path = self
+            .open_path
+            .and_then(|path| self.paths.get(usize::from(path)));
         path.map_or(0, |path| path.mtu.payload_of(mtu))
     }
 
     /// Whether the budget has room for a probe with so many bytes of plaintext.
     pub(super) fn affords_probe(&self, len: usize) -> bool {
-        let path = self.open_path.and_then(|path| self.paths.get(usize::from(path)));
+        let path = self
+            .open_path
+            .and_then(|path| self.paths.get(usize::from(path)));
         let bytes = (CLEAR_HEADER_LEN + len + TAG_LEN) as u64;
         path.is_some_and(|path| path.bucket.available(Addition::Probe) >= bytes)
     }
 
     /// Such a probe was sent.
     pub(super) fn charge_probe(&mut self, len: usize) {
-        let path = self.open_path.and_then(|path| self.paths.get_mut(usize::from(path)));
+        let path = self
+            .open_path
+            .and_then(|path| self.paths.get_mut(usize::from(path)));
         if let Some(path) = path {
             let bytes = (CLEAR_HEADER_LEN + len + TAG_LEN) as u64;
             path.bucket.charge(bytes, Addition::Probe);
@@ -267,7 +273,9 @@ impl<B: Buffer> Outbound<B> {
 
     /// Most bytes of a message, which passes wherever anything does.
     pub(super) fn message_max(&self) -> usize {
-        let path = self.open_path.and_then(|path| self.paths.get(usize::from(path)));
+        let path = self
+            .open_path
+            .and_then(|path| self.paths.get(usize::from(path)));
         path.map_or(0, |path| path.mtu.payload_of_messages()) + SOURCE_HEADER_LEN
     }
 
@@ -802,7 +810,9 @@ impl<B: Buffer> Outbound<B> {
     }
 
     pub(super) fn frame_max_in_shard(&self) -> usize {
-        let path = self.open_path.and_then(|path| self.paths.get(usize::from(path)));
+        let path = self
+            .open_path
+            .and_then(|path| self.paths.get(usize::from(path)));
         let payload = path.map_or(self.payload_max, |path| path.mtu.payload_to_tell());
         payload.saturating_sub(FRAME_HEADER_LEN)
     }

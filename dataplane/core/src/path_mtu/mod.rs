@@ -155,18 +155,20 @@ impl Timing {
 
     /// How long an echo may take (RFC 8899, 5.1.1: `PROBE_TIMER`, derived from the round trip).
     fn answered_within(self) -> Duration {
-        self.0.map_or(Duration::from_millis(500), |(mean, variance)| {
-            mean + (mean / 2).max(4 * variance) + Duration::from_millis(50)
-        })
+        self.0
+            .map_or(Duration::from_millis(500), |(mean, variance)| {
+                mean + (mean / 2).max(4 * variance) + Duration::from_millis(50)
+            })
     }
 
     /// How much later than the first of a burst its other echoes may come.
     fn reordering(self) -> Duration {
-        self.0.map_or(Duration::from_millis(50), |(mean, variance)| {
-            (mean / 8)
-                .max(4 * variance)
-                .clamp(Duration::from_millis(5), Duration::from_secs(1))
-        })
+        self.0
+            .map_or(Duration::from_millis(50), |(mean, variance)| {
+                (mean / 8)
+                    .max(4 * variance)
+                    .clamp(Duration::from_millis(5), Duration::from_secs(1))
+            })
     }
 
     /// How far apart bursts are that do not wait for one another: not lost together.

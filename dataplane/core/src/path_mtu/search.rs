@@ -6,9 +6,7 @@ use arrayvec::ArrayVec;
 
 use super::sizes::{self, ROUND_MAX, Sizes};
 use super::suspicion::Suspicion;
-use super::{
-    BASE, BURSTS_MAX, FLOOR, MtuView, PathLimit, RAISE_AFTER, State, Timing, Unreported,
-};
+use super::{BASE, BURSTS_MAX, FLOOR, MtuView, PathLimit, RAISE_AFTER, State, Timing, Unreported};
 use crate::time::Time;
 
 /// Bursts that are remembered.
@@ -217,7 +215,8 @@ impl PathMtu {
     /// A probe came back; false if it is none that is remembered.
     pub fn echoed(&mut self, token: u64, now: Time) -> bool {
         let size = token as u16;
-        let of = |burst: &&mut Burst| burst.open.contains(&size) && token_of(burst.at, size) == token;
+        let of =
+            |burst: &&mut Burst| burst.open.contains(&size) && token_of(burst.at, size) == token;
         let Some(burst) = self.bursts.iter_mut().find(of) else {
             return false;
         };
@@ -332,8 +331,8 @@ impl PathMtu {
         if is_busy || now < self.calm_until {
             return;
         }
-        let is_silent = Suspicion::silent_at(unreported, self.confirmed_at, timing)
-            .is_some_and(|at| at <= now);
+        let is_silent =
+            Suspicion::silent_at(unreported, self.confirmed_at, timing).is_some_and(|at| at <= now);
         if self.suspicion.is_raised() || is_silent || self.is_doubted {
             self.is_doubted = false;
             let suspect = self.suspicion.smallest().unwrap_or(self.current);
@@ -514,12 +513,12 @@ impl PathMtu {
             Some(at) => full(at + timing.reordering()),
             // Nothing comes back: one small question from time to time, until something does.
             None => Due {
-                at: last.at + (timing.answered_within() * (1 << round.wakes.min(4))).min(WAKE_EVERY_MAX),
+                at: last.at
+                    + (timing.answered_within() * (1 << round.wakes.min(4))).min(WAKE_EVERY_MAX),
                 is_full: false,
             },
         }
     }
-
 }
 
 /// When a burst leaves, and what it asks.

@@ -67,7 +67,11 @@ pub(super) fn between(low: u16, high: u16) -> Sizes {
     let gap = high.saturating_sub(low);
     if sizes.is_empty() && gap > PRECISION {
         let step = gap / (SPLIT as u16 + 1);
-        sizes.extend((1..=SPLIT as u16).rev().map(|part| low + part * step.max(1)));
+        sizes.extend(
+            (1..=SPLIT as u16)
+                .rev()
+                .map(|part| low + part * step.max(1)),
+        );
     }
     sizes
 }

@@ -193,7 +193,10 @@ fn what_the_links_of_the_world_carry_is_found() {
     ] {
         let mut world = World::new(1_500, carries, MS * 40);
         world.run(MS * 42);
-        assert!(world.mtu() >= 1_280 && carries - world.mtu() < 120, "{carries}");
+        assert!(
+            world.mtu() >= 1_280 && carries - world.mtu() < 120,
+            "{carries}"
+        );
         world.run(Duration::from_secs(1));
         assert_eq!(world.mtu(), finds);
         assert_eq!(world.state(), State::SearchComplete);
@@ -276,7 +279,11 @@ fn an_outage_is_no_small_mtu_and_costs_little() {
     let bytes = world.probe_bytes;
     world.flow(Duration::from_secs(60), 1_500, MS * 100);
     assert_eq!(world.mtu(), 1_500);
-    assert!(world.probe_bytes - bytes < 25_000, "{}", world.probe_bytes - bytes);
+    assert!(
+        world.probe_bytes - bytes < 25_000,
+        "{}",
+        world.probe_bytes - bytes
+    );
     world.carries = 1_500;
     world.flow(Duration::from_secs(10), 1_500, MS * 10);
     let view = world.mtu.view();
@@ -330,7 +337,12 @@ fn nobody_raises_the_mtu_by_echoes_that_were_not_asked_for() {
     assert_eq!(probe.mtu, Some(1_500));
     assert!(!mtu.echoed(probe.token, Time(6 << 16)), "it has not left");
     mtu.sent(probe);
-    for token in [probe.token ^ 1, probe.token | 0xffff, probe.token + (1 << 16), 9_000] {
+    for token in [
+        probe.token ^ 1,
+        probe.token | 0xffff,
+        probe.token + (1 << 16),
+        9_000,
+    ] {
         assert!(!mtu.echoed(token, Time(6 << 16)));
     }
     assert_eq!(mtu.mtu(), BASE);
