@@ -29,6 +29,8 @@ class Path:
     duplicate_percent: float = 0.0
     corrupt_percent: float = 0.0
     queue_frames: int | None = None
+    # Longest packet, bytes; None is the emulator's default, 1500.
+    mtu: int | None = None
     seed: int = 1
     # The emulator's FILE:NAME that says all this, and what was changed since.
     profile: str | None = None
@@ -38,7 +40,7 @@ class Path:
     def of_profile(cls, fields, profile=None):
         """From the `path` of a profile file."""
         known = {"delay_ms": "delay_ms", "jitter_ms": "jitter_ms", "rate": "rate_mbit",
-                 "burst": "burst", "queue_frames": "queue_frames"}  # fmt: skip
+                 "burst": "burst", "queue_frames": "queue_frames", "mtu": "mtu"}  # fmt: skip
         values = {known[key]: value for key, value in fields.items() if key in known}
         for key in ("loss", "reorder", "duplicate", "corrupt"):
             values[f"{key}_percent"] = round(100 * fields.get(key, 0.0), 9)
@@ -64,6 +66,7 @@ class Path:
             "duplicate_percent": ("--duplicate", self.duplicate_percent / 100),
             "corrupt_percent": ("--corrupt", self.corrupt_percent / 100),
             "queue_frames": ("--queue-frames", self.queue_frames),
+            "mtu": ("--mtu", self.mtu),
         }
         words = ["--profile", self.profile] if self.profile else []
         for name, (option, value) in options.items():
@@ -89,6 +92,8 @@ class Path:
                 parts.append(f"{value:g} % {name}")
         if not self.loss_percent:
             parts.append("no loss")
+        if self.mtu:
+            parts.append(f"MTU {self.mtu}")
         return ", ".join(parts)
 
 
