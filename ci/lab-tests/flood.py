@@ -33,8 +33,9 @@ WARM_UPS_MAX = 8
 BUFFERS_GROWTH_MAX = 256
 # Of all pools while the flood lasts: a tenth of a second of it is twice that.
 BUFFERS_IN_USE_MAX = 1024
-# A copy of what is overheard before the path overtakes nothing if it comes so much later.
-ECHO_DELAY_MS = 100
+# A copy of what is overheard before the path overtakes nothing if it comes so much later: a full
+# queue there takes 120 ms. One that does is a first arrival, and the path one that reorders.
+ECHO_DELAY_MS = 400
 # The path carries some 4,000 a second.
 ECHO_COPIES = 5
 
