@@ -401,6 +401,23 @@ fn gateways_with_traffic_show_what_the_schema_describes_and_nothing_else() {
     }
 }
 
+/// One that has more frames than it can seal, and one that has none.
+#[test]
+fn a_unit_says_how_busy_it_is() {
+    let [flooded, other] = Gateway::pair("ctl-load");
+    let idle = Gateway::start("ctl-idle");
+    let load = |gateway: &Gateway| gateway.document()["units"][0]["load_permille"].as_u64();
+    let deadline = Instant::now() + PATIENCE;
+    // As much of a CPU as the other tests leave it.
+    while load(&flooded) < Some(250) {
+        assert!(Instant::now() < deadline, "{:?}", load(&flooded));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let found = load(&idle);
+    assert!(found.is_some_and(|load| load < 100), "{found:?}");
+    drop(other);
+}
+
 #[test]
 fn each_change_of_a_plan_is_told_and_can_be_made_again() {
     let schema: Value = serde_json::from_str(include_str!("../decisions.schema.json")).unwrap();

@@ -236,12 +236,16 @@ struct StateDef {
     split: Level,
     #[serde(with = "LevelDef")]
     delay: Level,
+    #[serde(with = "LevelDef")]
+    relief: Level,
     #[serde(with = "HeldDef")]
     split_due: Held,
     #[serde(with = "PaceDef")]
     pace: Pace,
     #[serde(with = "PaceDef")]
     split_pace: Pace,
+    #[serde(with = "PaceDef")]
+    relief_pace: Pace,
     #[serde(with = "BreakerDef")]
     breaker: Breaker,
     #[serde(rename = "hopeless")]

@@ -161,6 +161,7 @@ impl View<'_> {
         let mut rows = Rows::new(&[
             "unit on lcore",
             "kind",
+            "load %",
             "sealed",
             "opened",
             "forged",
@@ -172,9 +173,11 @@ impl View<'_> {
                 let pointer = format!("/units/{at}/{name}");
                 self.rate(|document| document.pointer(&pointer)?.as_u64(), 1.0)
             };
+            let load = unit.get("load_permille").and_then(Value::as_u64);
             rows.push(vec![
                 field(unit, "lcore"),
                 field(unit, "kind"),
+                load.map_or("-".into(), |load| (load as f64 / 10.0).to_string()),
                 field(unit, "sealed"),
                 field(unit, "opened"),
                 field(unit, "forged"),
@@ -298,7 +301,7 @@ mod tests {
             }],
             "ports": [{"name": "wan0", "role": "wan", "link_up": true, "rx_bytes": 0, "tx_bytes": bytes,
                        "rx_frames": 4, "tx_frames": 5, "rx_missed": 0, "rx_errors": 1, "tx_errors": 2}],
-            "units": [{"lcore": 1, "kind": "software", "sealed": 8, "opened": 4, "forged": 0}],
+            "units": [{"lcore": 1, "kind": "software", "load_permille": 125, "sealed": 8, "opened": 4, "forged": 0}],
             "drops": {"no_session": 9, "forged": 0},
         })
     }
@@ -314,8 +317,8 @@ gw-b     up  10.9.0.2:4600           -          -           7          2        
 port  role  link  rx Mbit/s  tx Mbit/s  rx frames  tx frames  missed  errors
 wan0   wan    up          -          -          4          5       0       3
 
-unit on lcore      kind  sealed  opened  forged  sealed/s  opened/s
-1              software       8       4       0         -         -
+unit on lcore      kind  load %  sealed  opened  forged  sealed/s  opened/s
+1              software    12.5       8       4       0         -         -
 
 drops       count  per s
 no_session      9      -

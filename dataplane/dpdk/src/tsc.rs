@@ -119,6 +119,12 @@ impl Clock {
         Time(((elapsed * u128::from(self.multiplier)) >> SHIFT) as u64)
     }
 
+    /// How long so many cycles take.
+    pub fn span(&self, cycles: u64) -> Duration {
+        let nanos = (u128::from(cycles) * u128::from(self.multiplier)) >> SHIFT;
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
     /// How many cycles a duration takes.
     pub fn cycles(&self, duration: Duration) -> u64 {
         let cycles = duration.as_nanos() * u128::from(self.hz) / 1_000_000_000;
@@ -144,6 +150,8 @@ mod tests {
             }
             assert_eq!(clock.time(16), Time::ZERO);
             assert_eq!(clock.cycles(Duration::from_secs(3)), 3 * hz);
+            let span = clock.span(3 * hz).as_nanos();
+            assert!((2_999_999_999..=3_000_000_000).contains(&span), "{span}");
         }
     }
 

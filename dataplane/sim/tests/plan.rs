@@ -207,6 +207,47 @@ fn a_steady_path_changes_its_plan_rarely() {
     }
 }
 
+/// Units that get slow have less to do, and once they are fast again as much as before.
+#[test]
+fn a_slow_unit_takes_back_repair() {
+    let mut lab = Lab::new(path(20.0, 80.0, 0.02, 1.0), 3).with_datagrams(20.0);
+    let slow = |lab: &mut Lab, micros| {
+        let gateway: &mut ShardedGateway = lab.world.gateway_mut(Site::A).expect("sharded");
+        gateway.set_seal_time(Duration::from_micros(micros));
+    };
+    // Some 2,000 shards a second.
+    slow(&mut lab, 50);
+    lab.run(6.0);
+    let before = lab.plan();
+    let by_load = |lab: &Lab, from| {
+        let all = lab.decisions(from).into_iter();
+        all.filter(|it| it.plan.reason == Reason::Crypto)
+            .collect::<Vec<_>>()
+    };
+    assert!(before.standing.is_some(), "{}", lab.log(Time::ZERO));
+    assert!(
+        by_load(&lab, Time::ZERO).is_empty(),
+        "{}",
+        lab.log(Time::ZERO)
+    );
+    let slowed = lab.world.now();
+    slow(&mut lab, 450);
+    let share = |plan: &Plan| plan.standing.map_or(0.0, |it| 1.0 / f64::from(it.every));
+    let took = lab.until(0.5, |plan| share(plan) < share(&before));
+    let decisions = by_load(&lab, slowed);
+    let load = decisions.first().map(|it| it.inputs.crypto_permille);
+    let load = load.unwrap_or_else(|| panic!("{took} s: {}", lab.log(slowed)));
+    assert!(
+        (800..=1_000).contains(&load.value) && load.age_us < 50_000,
+        "{load:?}"
+    );
+    assert!(load.count > 100, "one every 20 ms: {load:?}");
+    let fast = lab.world.now();
+    slow(&mut lab, 50);
+    lab.until(20.0, |plan| share(plan) >= share(&before));
+    assert!(!by_load(&lab, fast).is_empty(), "{}", lab.log(fast));
+}
+
 /// What was decided is decided again from its record; on a clean path nothing is added.
 #[test]
 fn decisions_replay() {

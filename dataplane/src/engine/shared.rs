@@ -22,6 +22,7 @@ use super::predictions::{Learned, Predictions};
 use crate::counters;
 use crate::counters::{Published, Words};
 use crate::decisions::DecisionQueue;
+use crate::lcore::load::{Load, SharedLoad};
 use crate::lcore::unit::UnitCounters;
 
 /// How often an lcore publishes its counters.
@@ -542,6 +543,8 @@ pub struct LcoreShared {
     pub counters: Published<LcoreCounters>,
     /// Its crypto unit's counters.
     pub unit: Published<UnitCounters>,
+    /// How busy it is.
+    pub load: CachePadded<SharedLoad>,
     /// What died on it.
     pub drops: Published<Drops>,
     /// What it received, if it is an rx lcore.
@@ -562,9 +565,15 @@ impl LcoreShared {
             settled: CachePadded::default(),
             counters: Published::default(),
             unit: Published::default(),
+            load: CachePadded::default(),
             drops: Published::default(),
             rx: Published::default(),
         }
+    }
+
+    /// Takes how busy the lcore is, by its counters; about once a millisecond.
+    pub fn take_load(&self, load: &mut Load, counters: &LcoreCounters, clock: &Clock, now: Time) {
+        load.look(now, clock.span(counters.busy_cycles), &self.load);
     }
 
     /// Says that the lcore is alive, and now and then publishes its counters. True if it did.
@@ -701,6 +710,18 @@ impl Shared {
         let rx = self.lcores.iter().take(self.rx_lcores);
         let settled = rx.map(|lcore| lcore.settled.load(Ordering::Acquire)).min();
         Time(settled.unwrap_or(0)).max(now - UNIT_LAG_MAX)
+    }
+
+    /// The load of the units that seal what an rx lcore sends, and when it was taken: they are served
+    /// in turn, so the busiest counts. Nothing before each of them has told.
+    pub fn crypto_load(&self, rx_index: usize) -> Option<(u16, Time)> {
+        let dedicated = self.lcores.get(self.rx_lcores..).unwrap_or_default();
+        let own = self.lcores.get(rx_index..=rx_index).unwrap_or_default();
+        let units = if dedicated.is_empty() { own } else { dedicated };
+        let both = |(load, at): (u16, Time), (other, other_at)| (load.max(other), at.min(other_at));
+        let mut loads = units.iter().map(|lcore| lcore.load.load());
+        let first = loads.next()??;
+        loads.try_fold(first, |so_far, load| Some(both(so_far, load?)))
     }
 
     /// Something was opened under this receiver index.

@@ -101,6 +101,8 @@ pub struct UnitSnapshot {
     pub lcore: u32,
     /// What it is.
     pub kind: &'static str,
+    /// How busy it is, or the whole lcore if it receives as well, in thousandths.
+    pub load_permille: Option<u16>,
     /// What it has done.
     #[serde(flatten)]
     pub counters: UnitCounters,
@@ -380,6 +382,7 @@ impl StatsReader {
                 .map(|lcore| UnitSnapshot {
                     lcore: lcore.id,
                     kind: "software",
+                    load_permille: lcore.load.load().map(|(permille, _)| permille),
                     counters: lcore.unit.load(),
                 })
                 .collect(),

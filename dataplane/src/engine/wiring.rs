@@ -19,6 +19,7 @@ use crate::command::Command;
 use crate::config::{EngineConfig, Ordering, PeerSpec, PortRole};
 use crate::lcore::Mailbox;
 use crate::lcore::crypto::CryptoLcore;
+use crate::lcore::load::Load;
 use crate::lcore::peer::PeerStage;
 use crate::lcore::poll::Idler;
 use crate::lcore::rx::RxLcore;
@@ -186,6 +187,7 @@ impl Blueprint<'_> {
                 tx,
                 tx_for_others: for_others,
                 idler: Idler::new(placement.poll),
+                load: Load::new(placement.shares_cpus),
             });
         }
         Ok(Wired {
@@ -306,6 +308,7 @@ impl Blueprint<'_> {
             frames: self.frames.clone(),
             shards: self.shards.clone(),
             idler: Idler::new(placement.poll),
+            load: Load::new(placement.shares_cpus),
             rx: Default::default(),
             drops: Drops::default(),
         }

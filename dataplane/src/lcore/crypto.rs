@@ -8,6 +8,7 @@ use shardgate_core::drop_reason::DropReason;
 use shardgate_core::seal::{Opened, Received, Unsealed};
 use shardgate_dpdk::{BURST, Burst, Consumer, Mbuf, Producer};
 
+use super::load::Load;
 use super::poll::Idler;
 use super::tx::Tx;
 use super::unit::Unit;
@@ -38,6 +39,8 @@ pub struct CryptoLcore {
     pub tx_for_others: Vec<(usize, Consumer<Mbuf>)>,
     /// How it waits.
     pub idler: Idler,
+    /// How busy it is.
+    pub load: Load,
 }
 
 impl Lcore for CryptoLcore {
@@ -104,8 +107,9 @@ impl Lcore for CryptoLcore {
                 me.dealt_with[rx].fetch_add(taken as u64, Ordering::Release);
             }
             counters.round(started, moved);
-            self.shared.lcores[self.index]
-                .beat(now, || (counters, self.unit.counters, self.drops()));
+            if me.beat(now, || (counters, self.unit.counters, self.drops())) {
+                me.take_load(&mut self.load, &counters, &shared.clock, now);
+            }
             self.idler.after_round(now, moved > 0);
         }
         let discarded = self.discard_rest();

@@ -8,11 +8,12 @@
 //! | [`crypto`] | a dedicated crypto lcore's loop |
 //! | [`unit`], [`cipher`], [`units`] | sealing and opening, wherever it runs |
 //! | [`hand`] | who may number under a peer's key |
-//! | [`tx`], [`poll`] | sending; waiting |
+//! | [`tx`], [`poll`], [`load`] | sending; waiting; how busy it is |
 
 pub mod cipher;
 pub mod crypto;
 pub mod hand;
+pub mod load;
 pub mod peer;
 pub mod poll;
 pub mod rx;

@@ -155,6 +155,7 @@ pub struct PeerStage {
     learned: Vec<LearnedSpec>,
     learned_published: Time,
     decisions: HandOver,
+    load_taken_at: Time,
 }
 
 impl PeerStage {
@@ -175,6 +176,7 @@ impl PeerStage {
             learned: vec![],
             learned_published: Time::ZERO,
             decisions: HandOver::new(peer, config.stream, PATH),
+            load_taken_at: Time::ZERO,
         }
     }
 
@@ -380,6 +382,14 @@ impl PeerStage {
         with_both_ways(self.lan, around, |egress, sink| {
             self.endpoint.poll(settled, egress, sink);
         });
+    }
+
+    /// Tells of the load of the units that seal for it; once for each time that it was taken.
+    pub fn set_crypto_load(&mut self, permille: u16, taken_at: Time) {
+        if taken_at > self.load_taken_at {
+            self.load_taken_at = taken_at;
+            self.endpoint.set_crypto_load(permille, taken_at);
+        }
     }
 
     /// Lets go of everything: the gateway stops.

@@ -22,6 +22,7 @@ use shardgate_core::time::Time;
 use shardgate_core::wire::header::{ClearHeader, Kind};
 use shardgate_dpdk::{BURST, Burst, Consumer, Mbuf, Pool, Producer, RxQueue};
 
+use super::load::Load;
 use super::peer::{LanSink, PeerStage, Surroundings};
 use super::poll::Idler;
 use super::tx::Tx;
@@ -78,6 +79,8 @@ pub struct RxLcore {
     pub shards: Pool,
     /// How it waits.
     pub idler: Idler,
+    /// How busy it is.
+    pub load: Load,
     /// What it has seen.
     pub rx: RxCounters,
     /// What died here.
@@ -148,6 +151,7 @@ impl Lcore for RxLcore {
             counters.round(started, moved);
             if self.shared.lcores[self.index].beat(now, || self.account(counters)) {
                 self.publish(now);
+                self.weigh(now, &counters);
             }
             self.idler.after_round(now, moved > 0);
         }
@@ -435,6 +439,22 @@ impl RxLcore {
         self.shared.lcores[self.index].rx.store(&self.rx);
         for stage in self.peers.iter_mut().flatten() {
             stage.publish(&self.shared, now);
+        }
+    }
+
+    /// Takes how busy this lcore is, and tells its peers how busy their units are.
+    fn weigh(&mut self, now: Time, counters: &LcoreCounters) {
+        let shared = &self.shared;
+        shared.lcores[self.index].take_load(&mut self.load, counters, &shared.clock, now);
+        if matches!(self.units, Units::Inline(_)) && !self.load.has_own_cpu() {
+            // On a small machine whoever sends fast fills this lcore, mostly with what ports and the
+            // kernel cost: of the unit in it that says nothing.
+            return;
+        }
+        if let Some((permille, taken_at)) = shared.crypto_load(self.index) {
+            for stage in self.peers.iter_mut().flatten() {
+                stage.set_crypto_load(permille, taken_at);
+            }
         }
     }
 

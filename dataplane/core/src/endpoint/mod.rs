@@ -374,9 +374,10 @@ impl<B: Buffer> Endpoint<B> {
         self.outbound.path_view(path, now)
     }
 
-    /// Tells of the share of their time for which this machine's crypto units are busy, in thousandths.
-    pub fn set_crypto_load(&mut self, permille: u16, now: Time) {
-        self.outbound.set_crypto_load(permille, now);
+    /// Tells of the share of their time for which the units that seal for it are busy, in thousandths,
+    /// and when that was taken: the plan gives busy units less to do.
+    pub fn set_crypto_load(&mut self, permille: u16, taken_at: Time) {
+        self.outbound.set_crypto_load(permille, taken_at);
     }
 
     /// What is planned for the stream that is sent.

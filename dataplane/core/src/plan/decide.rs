@@ -24,6 +24,10 @@ const DELAY_WAVER: Duration = Duration::from_millis(3);
 /// not doubled any more, and repair loses a row of its table, then two for each further twentieth.
 const BUSY: u64 = 800;
 const BUSY_STEP: u64 = 50;
+/// It gives back what it took only if it would at so much more load: what was taken back is part of it.
+const BUSY_WAVER: u64 = 100;
+/// All rows there are.
+const RELIEF_MAX: u8 = 10;
 /// A load is that of now.
 const LOAD_KEPT: Duration = Duration::from_secs(1);
 
@@ -39,9 +43,11 @@ pub fn decide(before: &State, inputs: &Inputs, now: Time) -> State {
     let mut state = *before;
     state.pace.forgive(now);
     state.split_pace.forgive(now);
+    state.relief_pace.forgive(now);
     state.breaker.follow(inputs, now);
     state.is_hopeless = loss::is_hopeless(inputs, state.is_hopeless);
     let is_frequent = follow_losses(&mut state, inputs, now);
+    follow_load(&mut state, inputs, now);
     follow_split(&mut state, inputs, now);
     follow_delay(&mut state, inputs, now);
 
@@ -95,9 +101,16 @@ fn follow_losses(state: &mut State, inputs: &Inputs, now: Time) -> bool {
     up.is_frequent
 }
 
+/// What is taken back lowers the load, so it comes back step by step, and ever later if it was regretted.
+fn follow_load(state: &mut State, inputs: &Inputs, now: Time) {
+    let load = load(inputs);
+    let (up, down) = (relief(load), relief(load + BUSY_WAVER));
+    (state.relief).follow(up, down, false, &mut state.relief_pace, now);
+}
+
 fn follow_split(state: &mut State, inputs: &Inputs, now: Time) {
     let is_repaired = inputs.limits.repair == RepairMode::Auto && standing(state, inputs).is_some();
-    if !is_repaired || is_busy(inputs) {
+    if !is_repaired || state.relief.at > 0 {
         // Cutting without repair only raises the loss.
         state.split = Level::default();
         state.split_due = Held::default();
@@ -138,7 +151,7 @@ fn standing(state: &State, inputs: &Inputs) -> Option<Repair> {
             let row = state.loss.at.checked_sub(1)?;
             // What gives back too little does not become worth it by the load.
             entry(row.into(), state.burst.at.into())?;
-            let row = row.checked_sub(relief(inputs))?;
+            let row = row.checked_sub(state.relief.at)?;
             let (every, window) = entry(row.into(), state.burst.at.into())?;
             Repair { every, window }
         }
@@ -153,18 +166,17 @@ fn decodable(repair: Repair, inputs: &Inputs) -> Option<Repair> {
     (window >= repair.every.max(1)).then_some(Repair { window, ..repair })
 }
 
-/// Rows of the repair table that the load of the crypto units takes back.
-fn relief(inputs: &Inputs) -> u8 {
-    let above = load(inputs).checked_sub(BUSY);
-    above.map_or(0, |above| 1 + 2 * (above / BUSY_STEP).min(100) as u8)
-}
-
-fn is_busy(inputs: &Inputs) -> bool {
-    load(inputs) >= BUSY
+/// Rows of the repair table that so much load of the crypto units takes back.
+fn relief(load: u64) -> u8 {
+    let above = load.checked_sub(BUSY);
+    above.map_or(0, |above| {
+        (1 + 2 * (above / BUSY_STEP)).min(RELIEF_MAX.into()) as u8
+    })
 }
 
 fn load(inputs: &Inputs) -> u64 {
-    inputs.crypto_permille.within(LOAD_KEPT).unwrap_or_default()
+    let load = inputs.crypto_permille.within(LOAD_KEPT);
+    load.unwrap_or_default().min(1_000)
 }
 
 fn rate(inputs: &Inputs) -> u64 {
@@ -199,7 +211,9 @@ fn reason(before: &State, after: &State, inputs: &Inputs, is_frequent: bool) -> 
         Reason::Silence
     } else if old.split != 0 && old.added_permille != new.added_permille {
         Reason::Breaker
-    } else if is_busy(inputs) && (old.standing != new.standing || old.split != new.split) {
+    } else if before.relief.at != after.relief.at
+        && (old.standing != new.standing || old.split != new.split)
+    {
         Reason::Crypto
     } else if before.loss.at != after.loss.at {
         let began_or_ended = before.loss.at == 0 || after.loss.at == 0;

@@ -9,6 +9,7 @@
 //! | `inputs` | [`Inputs`]: the path's figures, each with count and age, and the limits |
 //! | `loss` | from losses to the rows and columns of the repair table |
 //! | `split` | from losses, round trip and rate to the size of shards |
+//! | `load` | [`LoadMeter`]: how busy crypto units are |
 //! | `breaker` | the circuit breaker: a ceiling for all that is added |
 //! | `steps` | up at once, down one step a second; back and forth is damped |
 //! | `decide` | puts them together |
@@ -22,6 +23,7 @@
 mod breaker;
 mod decide;
 mod inputs;
+mod load;
 mod loss;
 mod record;
 mod split;
@@ -32,6 +34,7 @@ use core::time::Duration;
 pub use self::breaker::Breaker;
 pub use self::decide::decide;
 pub use self::inputs::{Figure, Inputs, Limits};
+pub use self::load::LoadMeter;
 pub use self::record::{DECISIONS_KEPT, Decision, Decisions};
 pub use self::steps::{Held, Level, Pace};
 
@@ -201,12 +204,16 @@ pub struct State {
     pub split: Level,
     /// [`Plan::delay_ms`] in steps.
     pub delay: Level,
+    /// Rows of the repair table that the load of the crypto units takes back; n is 1 with any.
+    pub relief: Level,
     /// Since when n has been too low.
     pub split_due: Held,
-    /// When levels may fall, n's apart.
+    /// When levels may fall, but for those with a pace of their own.
     pub pace: Pace,
     /// When n's may.
     pub split_pace: Pace,
+    /// When [`Self::relief`] may.
+    pub relief_pace: Pace,
     /// The circuit breaker.
     pub breaker: Breaker,
     /// More is lost, or in longer runs, than repair can give back.

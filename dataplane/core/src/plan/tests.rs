@@ -209,6 +209,38 @@ fn a_load_takes_back_repair_and_cutting() {
     );
 }
 
+/// What is taken back lowers the load: it is not given back and taken again all the time.
+#[test]
+fn a_load_that_falls_by_what_is_taken_back_does_not_make_the_plan_waver() {
+    let (mut state, mut changes) = (settled(&path(0.02, 1.0, 20.0)), vec![]);
+    for ms in (2_000..122_000u64).step_by(10) {
+        let mut inputs = path(0.02, 1.0, 20.0);
+        // Without repair 780; all of it, and n of 2, are a quarter more.
+        let repair = state
+            .plan
+            .standing
+            .map_or(0, |it| 1_000 / u64::from(it.every));
+        let load = 780 + repair + 150 * u64::from(state.plan.split - 1);
+        inputs.crypto_permille = figure(load.min(1_000));
+        let before = state.plan;
+        state = decide(&state, &inputs, at(ms));
+        if state.plan != before {
+            changes.push((ms, state.plan.reason));
+        }
+    }
+    assert_eq!(changes.first(), Some(&(2_000, Reason::Crypto)));
+    let last_minute = changes.iter().filter(|(ms, _)| *ms >= 62_000).count();
+    assert!(last_minute <= 6, "{changes:?}");
+    // Idle units take nothing back.
+    for ms in (122_000..222_000).step_by(10) {
+        let mut inputs = path(0.02, 1.0, 20.0);
+        inputs.crypto_permille = figure(200);
+        state = decide(&state, &inputs, at(ms));
+    }
+    assert_eq!((state.relief.at, state.plan.split), (0, 2));
+    assert_eq!(state.plan.standing, repair(13, 65));
+}
+
 #[test]
 fn by_hand_is_by_hand() {
     let mut inputs = path(0.05, 1.0, 20.0);

@@ -18,6 +18,7 @@ use shardgate_core::endpoint::{
 use shardgate_core::limits::{HEADROOM, REKEY_AFTER, SHARDS_MAX, WINDOW_MAX};
 use shardgate_core::mss::clamp_mss;
 use shardgate_core::path_mtu::PathLimit;
+use shardgate_core::plan::LoadMeter;
 use shardgate_core::predict::{HoldBounds, Policy, Rack};
 use shardgate_core::receiver::{FrameSink, ReceiverConfig};
 use shardgate_core::seal::{Origin, SealBudget};
@@ -105,6 +106,8 @@ pub struct ShardedGateway {
     key_since: Time,
     drops: Drops,
     sink: Frames,
+    /// How long the unit takes for a shard, and how busy that makes it.
+    unit_load: Option<(Duration, LoadMeter)>,
 }
 
 /// Frames that the core lets go, until they are written out.
@@ -143,6 +146,26 @@ impl ShardedGateway {
             key_since: Time::ZERO,
             drops: Drops::default(),
             sink: Frames::default(),
+            unit_load: None,
+        }
+    }
+
+    /// From now on the unit counts as busy for so long with each shard that it seals. It does not hold
+    /// anything up by that: the world has no CPUs.
+    pub fn set_seal_time(&mut self, time: Duration) {
+        let meter = self
+            .unit_load
+            .map_or_else(LoadMeter::default, |(_, meter)| meter);
+        self.unit_load = Some((time, meter));
+    }
+
+    fn weigh(&mut self, now: Time) {
+        let Some((time, meter)) = &mut self.unit_load else {
+            return;
+        };
+        self.unit.busy += *time * std::mem::take(&mut self.unit.sealed);
+        if let Some(load) = meter.look(now, self.unit.busy, Duration::ZERO) {
+            self.endpoint.set_crypto_load(load, now);
         }
     }
 
@@ -252,6 +275,7 @@ impl Gateway for ShardedGateway {
             self.drops.count(reason);
         }
         self.flush(out);
+        self.weigh(now);
     }
 
     fn poll(&mut self, now: Time, out: &mut Output) {
@@ -269,6 +293,7 @@ impl Gateway for ShardedGateway {
         };
         self.endpoint.poll(now, &mut egress, &mut self.sink);
         self.flush(out);
+        self.weigh(now);
     }
 
     fn poll_timeout(&self) -> Option<Time> {

@@ -229,6 +229,12 @@ impl World {
         gateway.downcast_ref()
     }
 
+    /// The same, to change something about it.
+    pub fn gateway_mut<T: Gateway>(&mut self, site: Site) -> Option<&mut T> {
+        let gateway: &mut dyn Any = &mut *self.places[site.index()].gateway;
+        gateway.downcast_mut()
+    }
+
     /// What a site's gateway has sent.
     pub fn sent(&self, site: Site) -> SentBytes {
         self.places[site.index()].gateway.sent()

@@ -23,16 +23,17 @@ prop_compose! {
 
 prop_compose! {
     fn any_state()(
-        levels in prop::array::uniform4(any_level()),
+        levels in prop::array::uniform5(any_level()),
         due in (any::<u8>(), any_moment()),
         pace in any_pace(),
         split_pace in any_pace(),
+        relief_pace in any_pace(),
         breaker in (any::<u8>(), any::<u64>(), any::<u64>(), any_moment(), any_moment()),
         is_hopeless in any::<bool>(),
         split_at in any::<(u64, u64)>(),
         plan in (any::<u8>(), any::<u16>(), any::<u8>(), any::<u16>()),
     ) -> State {
-        let [loss, burst, split, delay] = levels;
+        let [loss, burst, split, delay, relief] = levels;
         let (step, reports, strikes, half_since, sound_since) = breaker;
         State {
             plan: Plan {
@@ -46,9 +47,11 @@ prop_compose! {
             burst,
             split,
             delay,
+            relief,
             split_due: Held { least: due.0, since: due.1 },
             pace,
             split_pace,
+            relief_pace,
             breaker: Breaker { step, reports, strikes, half_since, sound_since },
             is_hopeless,
             split_at,

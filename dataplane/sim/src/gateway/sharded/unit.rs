@@ -1,6 +1,7 @@
 //! The crypto unit of a simulated gateway, and the outer headers.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use aes_gcm::aead::AeadInOut;
 use aes_gcm::{Aes256Gcm, KeyInit};
@@ -84,6 +85,9 @@ pub(super) struct Unit {
     template: Option<OuterTemplate>,
     waiting: Vec<Unsealed<HeapBuffer>>,
     pub(super) sent: SentByKind,
+    /// Sealed since somebody asked, and what that took.
+    pub(super) sealed: u32,
+    pub(super) busy: Duration,
 }
 
 impl Outbox<HeapBuffer> for Unit {
@@ -106,6 +110,8 @@ impl Unit {
             template: OuterTemplate::new([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], local, remote),
             waiting: Vec::new(),
             sent: SentByKind::default(),
+            sealed: 0,
+            busy: Duration::ZERO,
         }
     }
 
@@ -137,6 +143,7 @@ impl Unit {
             _ => &mut self.sent.source,
         };
         *counter += sealed.len() as u64;
+        self.sealed = self.sealed.saturating_add(1);
         out.datagram(header.path).extend_from_slice(sealed.data());
     }
 
